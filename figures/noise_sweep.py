@@ -1,0 +1,139 @@
+"""Figure of noise-sweep: learning curves with the bound, floor against nu, fluctuation against nu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kdsim.figures import style
+
+ZERO = 1e-8
+"""Floors below this fraction of one-hot's are zero to rounding: named in a note instead of stretching the axis."""
+CURVE_FAMILY = "dirichlet"
+"""The family whose lowest and middle levels are drawn among the learning curves."""
+
+
+def figure(results: Any) -> Figure:
+    """Three panels from stored results (`StudyResults`: rows, one a cell, and curves, one a checkpoint of a cell)."""
+    rows, curves = results.rows, results.curves
+    styles = style.supervision_styles(dict.fromkeys(rows["supervision"]))
+    with style.paper():
+        fig = Figure(figsize=(style.TEXT_WIDTH, 3.0), layout="constrained")
+        left, middle, right = fig.subplots(1, 3)
+        _curves(left, rows, curves, styles)
+        _against_nu(middle, rows, styles, "floor")
+        _against_nu(right, rows, styles, "fluctuation")
+        left.set_title("(a) learning curves", loc="left")
+        middle.set_title("(b) error floor", loc="left")
+        right.set_title("(c) fluctuation in the tail", loc="left")
+        fig.suptitle(_caption(rows), fontsize=7, color="#444444")
+        fig.legend(
+            handles=_legend(rows, styles), loc="outside lower center", ncols=6, columnspacing=1.2, handlelength=2.2
+        )
+    return fig
+
+
+def _caption(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    return (
+        f"{first.problem}, {first.student}, ridge {first.ridge:.3g} ({first.ridge_kind}), "
+        f"step size {first.step_size:.3g}, batch {first.batch_size}, {first.steps:,} steps, "
+        f"{first.replicas} replicas, seed {first.seed}"
+    )
+
+
+def _legend(rows: pd.DataFrame, styles: dict[str, tuple[str, str]]) -> list[Line2D]:
+    entries = [
+        Line2D([], [], color=color, marker=marker, linestyle="none", markersize=7 if marker == "*" else 4, label=name)
+        for name, (color, marker) in styles.items()
+    ]
+    entries.append(
+        Line2D([], [], color="#555555", linestyle="-", label="exact floor" if _exact(rows) else "first-order floor")
+    )
+    if rows["bound_floor"].notna().any():
+        entries.append(Line2D([], [], color="#555555", linestyle="--", label="T1 bound"))
+    if rows["sharp_bound_floor"].notna().any():
+        entries.append(Line2D([], [], color="#555555", linestyle=":", label="T1' bound"))
+    return entries
+
+
+def _exact(rows: pd.DataFrame) -> bool:
+    return rows["exact_floor"].notna().all()
+
+
+def _shown_curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """Exact BCP, one-hot, and two levels of one family."""
+    family = rows[rows["supervision"] == CURVE_FAMILY].sort_values("nu")
+    if family.empty:
+        family = rows[~rows["supervision"].isin(["exact", "one-hot"])].sort_values("nu").iloc[:3]
+    picks = family.iloc[[0, len(family) // 2]] if len(family) else family
+    return pd.concat([rows[rows["supervision"].isin(["exact", "one-hot"])], picks]).drop_duplicates("cell")
+
+
+def _curves(ax: Axes, rows: pd.DataFrame, curves: pd.DataFrame, styles: dict[str, tuple[str, str]]) -> None:
+    """Mean squared distance with the band from 5 % to 95 % of the replicas, and T1 with its transient."""
+    shown = _shown_curves(rows)
+    lowest = []
+    for row in shown.itertuples():
+        curve = curves[(curves["cell"] == row.cell) & (curves["step"] > 0)].sort_values("step")
+        color = styles[row.supervision][0]
+        ax.plot(curve["step"], curve["dist_sq_mean"], color=color, zorder=3)
+        ax.fill_between(curve["step"], curve["dist_sq_q05"], curve["dist_sq_q95"], color=color, alpha=0.2, linewidth=0)
+        if row.bound_valid:
+            ax.plot(curve["step"], curve["bound"], color=color, linestyle="--", linewidth=0.8)
+        if row.supervision != "exact":
+            lowest.append(curve["dist_sq_q05"].min())
+        label = row.supervision if np.isnan(row.level) else f"{row.supervision}, $\\nu$ = {row.nu:.1e}"
+        _label_end(ax, curve, label, color, below=row.supervision == "exact")
+    ax.set(xscale="log", yscale="log", xlabel="step", ylabel=r"$\mathrm{E}\,|\theta_t-\theta_*|^2$")
+    if lowest:  # exact BCP falls to rounding: its curve leaves the panel
+        ax.set_ylim(bottom=min(lowest) / 8)
+
+
+def _label_end(ax: Axes, curve: pd.DataFrame, label: str, color: str, below: bool) -> None:
+    """Name a curve just above its end, inside the panel."""
+    if below:
+        return
+    last = curve.iloc[-1]
+    ax.annotate(
+        label, (last["step"], last["dist_sq_mean"]), xytext=(0, 5), textcoords="offset points",
+        ha="right", va="bottom", fontsize=6, color=color,
+    )  # fmt: skip
+
+
+def _against_nu(ax: Axes, rows: pd.DataFrame, styles: dict[str, tuple[str, str]], quantity: str) -> None:
+    """Measured quantity with its 95 % interval against nu; for the floor also the prediction and the bounds."""
+    prediction = "exact_floor" if _exact(rows) else "first_order_floor"
+    seen = rows[(rows["nu"] > 0) & rows[quantity].notna()]
+    for name, (color, marker) in styles.items():
+        family = seen[seen["supervision"] == name].sort_values("nu")
+        if family.empty:
+            continue
+        low, high = family[f"{quantity}_low"], family[f"{quantity}_high"]
+        ax.errorbar(
+            family["nu"], family[quantity], yerr=[family[quantity] - low, high - family[quantity]], color=color,
+            marker=marker, markersize=7 if marker == "*" else 3.5, linestyle="none", elinewidth=0.8, capsize=1.5,
+            zorder=3,
+        )  # fmt: skip
+        if quantity == "floor" and len(family) > 1:
+            ax.plot(family["nu"], family[prediction], color=color, linewidth=0.9, zorder=2)
+            ax.plot(family["nu"], family["bound_floor"], color=color, linestyle="--", linewidth=0.7, zorder=1)
+            ax.plot(family["nu"], family["sharp_bound_floor"], color=color, linestyle=":", linewidth=0.7, zorder=1)
+    ylabel = (
+        r"floor of $|\theta-\theta_*|^2$" if quantity == "floor" else r"s.d. of $|\theta-\theta_*|^2$ within a replica"
+    )
+    ax.set(xscale="log", yscale="log", xlabel=r"$\nu$, mean per-class variance of the target", ylabel=ylabel)
+    _note_zero(ax, rows, quantity)
+
+
+def _note_zero(ax: Axes, rows: pd.DataFrame, quantity: str) -> None:
+    """Say where exact BCP is: at nu = 0, off a logarithmic axis."""
+    exact = rows[(rows["supervision"] == "exact") & rows[quantity].notna()]
+    if not exact.empty:
+        text = f"exact BCP ($\\nu$ = 0): {exact.iloc[0][quantity]:.1e}"
+        ax.text(0.97, 0.03, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=6, color="#333333")

@@ -1,0 +1,63 @@
+"""Look shared by all figures: sizes for a two-column paper, colours that survive colour blindness and grey print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import matplotlib as mpl
+
+TEXT_WIDTH = 7.0  # inches: the text width of a two-column paper
+
+# Okabe and Ito, "Color Universal Design" (2008).
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+
+SUPERVISION = {
+    "exact": (BLACK, "s"),
+    "one-hot": (RED, "*"),
+    "dirichlet": (BLUE, "o"),
+    "annotators": (ORANGE, "v"),
+    "two-point": (GREEN, "D"),
+    "independent": (PURPLE, "^"),
+}
+_SPARE = ((SKY, "P"), (YELLOW, "X"), ("#777777", "h"), ("#994F00", "<"))
+
+
+def supervision_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each supervision; families that kdsim does not know get the spare ones in order."""
+    spare = iter(_SPARE * 8)
+    return {name: SUPERVISION.get(name) or next(spare) for name in names}
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """Settings of matplotlib for a figure in a paper."""
+    settings = {
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "axes.labelsize": 8,
+        "legend.fontsize": 7,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "lines.linewidth": 1.1,
+        "lines.markersize": 4,
+        "legend.frameon": False,
+        "figure.dpi": 120,
+        "savefig.dpi": 250,
+        "pdf.fonttype": 42,  # text stays text
+        "svg.fonttype": "none",
+    }
+    with mpl.rc_context(settings):
+        yield

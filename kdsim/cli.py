@@ -1,0 +1,385 @@
+"""The command line. It prints; nothing below it does (tables and progress: cli_output.py)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdsim import __version__, cli_output
+from kdsim.config import ConfigError, by_name, choose, encode, override
+
+if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
+    from kdsim.study.base import Study
+    from kdsim.study.store import StudyResults
+
+HELP = """Simulate SGD that learns from Bayes class probabilities (BCP) and hold it against its theory.
+
+A study trains many replicas of a student on exact, noisy or one-hot class probabilities, measures error floors
+with confidence intervals, and sets the bounds and predictions of the theory beside them.
+
+\b
+Examples:
+  kdsim run-study noise-sweep --quick          a first look, in seconds
+  kdsim run-study noise-sweep --set problem=softmax-linear --replicas 256
+  kdsim show-study noise-sweep                 the keys of --set, the cells, the cost
+  kdsim results noise-sweep --json             the stored table, for your own analysis
+"""
+
+FORMATS = ("png", "pdf", "svg")
+USER_ERROR, INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    help=HELP,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Target = Annotated[
+    str, typer.Argument(metavar="NAME|FILE", help="a study of kdsim or a study file (.py)", show_default=False)
+]
+Stored = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FILE|FOLDER", help="a study, a study file, or the folder of a run", show_default=False
+    ),
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="set a key of the study; may be repeated")
+]
+Out = Annotated[str, typer.Option("--out", metavar="DIR", help="results folder")]
+Quick = Annotated[bool, typer.Option("--quick", help="a small version that ends within seconds")]
+Replicas = Annotated[str | None, typer.Option("--replicas", metavar="N", help="independent runs of each cell")]
+Seed = Annotated[str | None, typer.Option("--seed", metavar="N", help="seed of the pool and of all randomness")]
+Device = Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, mps")]
+Engine = Annotated[str | None, typer.Option("--engine", metavar="E", help="what runs the replicas, e.g. torch")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
+Csv = Annotated[bool, typer.Option("--csv", help="print CSV")]
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+) -> None:
+    if version:
+        print(f"kdsim {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+# Studies --------------------------------------------------------------------------------------
+
+
+@app.command("run-study", short_help="Simulate a study, or what is not yet stored of it.")
+def run_study(
+    target: Target,
+    settings: Set = None,
+    out: Out = "results",
+    quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    device: Device = None,
+    engine: Engine = None,
+    as_json: Json = False,
+) -> int:
+    """Simulate a study, or what is not yet stored of it; then its table and its figure."""
+    study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
+    draw = cli_output.figure_function(getattr(type(study), "figure", None))
+
+    from kdsim.study import report, runner
+    from kdsim.study.store import read_study
+
+    try:
+        with cli_output.progress_report() as progress:
+            result = runner.run(study, out, progress=progress)
+    except runner.Interrupted as interruption:
+        raise _Stopped(str(interruption)) from None
+    code = 0
+    for failure in result.failures:
+        cli_output.error(failure)
+        code = USER_ERROR if result.user_error else 1
+    if not result.rows:
+        return code
+    if not as_json:
+        cli_output.print_table(report.results_table(result.rows))
+    figures: list[str] = []
+    if draw is not None:
+        figures, failed = _draw(draw, read_study(result.folder), FORMATS[:2])
+        code = max(code, failed)
+    if as_json:
+        content = {
+            "study": result.name,
+            "settings": result.settings,
+            "rows": result.rows,
+            "replica_steps": result.replica_steps,
+            "engine_seconds": result.engine_seconds,
+            "wall_seconds": result.wall_seconds,
+            "results": str(result.folder),
+            "figures": figures,
+        }
+        cli_output.print_json(content | ({"failures": result.failures} if result.failures else {}))
+        return code
+    spent = f"{result.replica_steps:,} replica-steps in {cli_output.duration(result.engine_seconds)}"
+    print(f"\n{spent}" if result.replica_steps else "\nnothing to simulate: all cells were stored")
+    print(f"results  {result.folder}")
+    for file in figures:
+        print(f"figure   {file}")
+    return code
+
+
+@app.command("list-studies")
+def list_studies() -> None:
+    """The studies that come with kdsim."""
+    from kdsim.studies import STUDIES
+    from kdsim.study.report import Table
+
+    rows = [[study.name, study.summary] for study in STUDIES]
+    cli_output.print_table(Table(["study", "what it shows"], rows))
+
+
+@app.command("show-study", short_help="Settings with their meaning, cells, cost.")
+def show_study(
+    target: Target,
+    settings: Set = None,
+    quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    device: Device = None,
+    engine: Engine = None,
+) -> None:
+    """Settings with their meaning, cells with theory's numbers, and what a run would cost."""
+    study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
+    from kdsim.study import packs, report
+
+    rows = packs.predicted_rows(study)
+    cost = packs.estimate(study)
+    print(f"{study.name}: {study.summary}\n")
+    texts = [[setting.key, setting.value, setting.doc] for setting in report.settings(study)]
+    cli_output.print_table(report.Table(["key of --set", "value", "meaning"], texts))
+    cli_output.print_table(report.cells_table(rows))
+    print(
+        f"\n{cost.cells} cells in {cost.packs} engine call{'s' * (cost.packs > 1)}, "
+        f"{cost.replica_steps:,} replica-steps, about {cli_output.duration(cost.seconds)} here"
+    )
+
+
+@app.command(short_help="Theory without simulation: bounds, predicted floors.")
+def predict(
+    target: Target,
+    settings: Set = None,
+    quick: Quick = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Theory alone: gradient noise, bounds with their conditions, predicted floors."""
+    _one_format(as_json, as_csv)
+    study = _load(target, settings, quick)
+    from kdsim.study import packs, report
+
+    rows = packs.predicted_rows(study)
+    if as_json:
+        cli_output.print_json({"study": study.name, "settings": encode(study), "rows": rows})
+    elif as_csv:
+        cli_output.print_csv(rows)
+    else:
+        cli_output.print_table(report.cells_table(rows))
+
+
+# Stored results -------------------------------------------------------------------------------
+
+
+@app.command(short_help="The table of a stored run.")
+def results(
+    target: Stored,
+    settings: Set = None,
+    out: Out = "results",
+    quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """The table of a stored run: the most recent one, or the one with the given settings."""
+    _one_format(as_json, as_csv)
+    stored = _read(target, out, quick, settings, replicas=replicas, seed=seed)
+    from kdsim.study import report
+
+    if as_json:
+        content = {
+            "study": stored.name,
+            "settings": stored.settings,
+            "results": str(stored.folder),
+            "rows": stored.records,
+        }
+        cli_output.print_json(content)
+    elif as_csv:
+        cli_output.print_csv(stored.records)
+    else:
+        cli_output.print_table(report.results_table(stored.records))
+
+
+@app.command(short_help="Draw the figure of a stored run again.")
+def figure(
+    target: Stored,
+    formats: Annotated[str, typer.Option("--format", metavar="F,F", help="png, pdf, svg")] = "png,pdf",
+    settings: Set = None,
+    out: Out = "results",
+    quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
+) -> int:
+    """Draw the figure of a stored run again; it is written beside its table."""
+    extensions = [choose("--format", item.strip(), {name: name for name in FORMATS}) for item in formats.split(",")]
+    stored = _read(target, out, quick, settings, replicas=replicas, seed=seed)
+    if target.endswith(".py"):
+        from kdsim.study.loading import study_of_file
+
+        draw = cli_output.figure_function(getattr(study_of_file(Path(target)), "figure", None))
+    else:
+        draw = cli_output.stored_figure(stored)
+    files, failed = _draw(draw, stored, extensions)
+    for file in files:
+        print(file)
+    return failed
+
+
+# Problems and supervisions ----------------------------------------------------------------------
+
+
+@app.command("export-problem", short_help="Write a problem's pool to an .npz file.")
+def export_problem(
+    name: Annotated[str, typer.Argument(help="a problem, see list-problems", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the .npz file to write")],
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="seed of the pool")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="set a parameter of the problem; may be repeated"),
+    ] = None,
+) -> None:
+    """Write a problem's pool to a file: x, p, theta_star, y (numpy), its name, parameters and seed."""
+    from kdsim.problems import PROBLEMS
+    from kdsim.study.export import export
+    from kdsim.study.loading import parse_settings
+
+    problem = override(choose("problem", name, by_name(PROBLEMS))(), parse_settings(settings or []), {})
+    arrays = export(problem, seed, out)
+    shapes = ", ".join(f"{key} {'x'.join(map(str, array.shape))}" for key, array in arrays.items() if array.shape)
+    cli_output.note(f"{out}: {shapes}")
+
+
+@app.command("list-problems", short_help="The problems and their parameters.")
+def list_problems() -> None:
+    """The problems, with their parameters (keys problem.NAME of --set)."""
+    from kdsim.problems import PROBLEMS
+
+    _list(PROBLEMS)
+
+
+@app.command("list-supervisions", short_help="The supervisions and their parameters.")
+def list_supervisions() -> None:
+    """The supervisions: noise models on the Bayes class probabilities, with their parameters."""
+    from kdsim.supervision import SUPERVISIONS
+
+    _list(SUPERVISIONS)
+
+
+# Helpers --------------------------------------------------------------------------------------
+
+
+def _list(classes: Sequence[type]) -> None:
+    from kdsim.study.report import Table, settings, summary_line
+
+    for cls in classes:
+        print(f"{cls.name}: {summary_line(cls)}")
+        rows = [[f"  {item.key}", item.value, item.doc] for item in settings(cls())]
+        if rows:
+            cli_output.print_table(Table(["  field", "default", "meaning"], rows))
+        else:
+            print()
+
+
+def _settings(texts: list[str] | None, **options: str | None) -> dict[str, str]:
+    """`--set` and the options that are short for one."""
+    from kdsim.study.loading import parse_settings
+
+    return parse_settings([*(texts or []), *(f"{key}={text}" for key, text in options.items() if text is not None)])
+
+
+def _load(target: str, texts: list[str] | None, quick: bool, **options: str | None) -> Study:
+    from kdsim.studies import STUDIES
+    from kdsim.study.loading import load
+
+    return load(target, by_name(STUDIES), _settings(texts, **options), quick=quick)
+
+
+def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options: str | None) -> StudyResults:
+    """The stored run that was asked for; says on standard error which one it is."""
+    from kdsim.studies import STUDIES
+    from kdsim.study.loading import stored_run
+    from kdsim.study.report import settings_line
+    from kdsim.study.store import Store, read_study
+
+    known = by_name(STUDIES)
+    stored = read_study(stored_run(target, known, Store(out), _settings(texts, **options), quick=quick))
+    differing = settings_line(stored.settings, encode(known[stored.name]()) if stored.name in known else None)
+    cli_output.note(f"{stored.folder}, {stored.info['date'][:16]} UTC, settings: {differing}")
+    for failure in stored.info.get("failures", []):
+        cli_output.note(f"not in this table: {failure}")
+    return stored
+
+
+def _draw(draw: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[list[str], int]:
+    """Files of the figure, and 0; or no file, and 1 after a line that says why. The results are stored either way."""
+    try:
+        return cli_output.write_figures(draw, stored, formats), 0
+    except Exception as failure:  # a study file's own function can raise anything
+        lines = str(failure).splitlines() or [""]
+        cli_output.note(f"warning: no figure, {type(failure).__name__}: {lines[0]}; the results are in {stored.folder}")
+        return [], 1
+
+
+def _one_format(as_json: bool, as_csv: bool) -> None:
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv exclude each other")
+
+
+class _Stopped(Exception):
+    """A run was interrupted and saved what it had; the message says how to go on."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code: 0, 1 (part of it failed), 2 (bad input), 130 (interrupted)."""
+    os.environ["MPLBACKEND"] = "Agg"  # figures go to files
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name="kdsim", standalone_mode=False)
+        sys.stdout.flush()
+    except _Stopped as stop:
+        cli_output.note(str(stop))
+        return INTERRUPTED
+    except ConfigError as error:
+        cli_output.error(str(error))
+        return USER_ERROR
+    except (BrokenPipeError, SystemExit):  # the reader of a pipe has gone, which typer turns into an exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        # A usage error. Its class is typer's or click's, whichever this version of typer uses.
+        cli_output.error(error.format_message())
+        return USER_ERROR
+    if code == INTERRUPTED:
+        cli_output.note("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Contract of an engine: it walks replicas of SGD and hands what it sees to the recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from kdsim.config import ConfigError, choose, require, require_count
+from kdsim.engines.recorder import Record, Recording
+from kdsim.population import Population
+from kdsim.students.base import LinearStudent
+from kdsim.supervision.base import Supervision
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class SGD:
+    """How SGD visits the pool.
+
+    Attributes:
+        steps: number of steps T.
+        batch_size: samples a step, b.
+        index: "replacement" (each visit uniform over the pool) or "permutation" (epochs without replacement).
+        targets: "fresh" (drawn at each visit) or "frozen" (drawn once per pool point and replica).
+        dtype: "float32" or "float64".
+    """
+
+    steps: int = 20_000
+    batch_size: int = 1
+    index: Literal["replacement", "permutation"] = "replacement"
+    targets: Literal["fresh", "frozen"] = "fresh"
+    dtype: Literal["float32", "float64"] = "float32"
+
+    def __post_init__(self) -> None:
+        require_count("steps", self.steps)
+        require_count("batch_size", self.batch_size)
+        require(self.index in ("replacement", "permutation"), "index", self.index, "replacement or permutation")
+        require(self.targets in ("fresh", "frozen"), "targets", self.targets, "fresh or frozen")
+        choose("dtype", self.dtype, DTYPES)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A block of replicas that share supervision, step size and seed: one cell's part of a packed run.
+
+    Replicas are numbered first_replica .. first_replica + replicas - 1; a replica's path depends on
+    its number and seed, not on the lane or the packing.
+    """
+
+    supervision: Supervision
+    step_size: float
+    seed: int
+    replicas: int
+    first_replica: int = 0
+
+
+@dataclass
+class State:
+    """Everything that a run needs to go on.
+
+    Attributes:
+        step: steps done.
+        error: theta - reference, (R, K, d).
+        recorder: the recorder's accumulators.
+    """
+
+    step: int
+    error: Tensor
+    recorder: dict[str, Tensor]
+
+
+class Engine(Protocol):
+    """Runs many replicas of SGD as one program."""
+
+    name: ClassVar[str]
+
+    def run(
+        self,
+        student: LinearStudent,
+        population: Population,
+        lanes: Sequence[Lane],
+        sgd: SGD,
+        recording: Recording,
+        *,
+        reference: Tensor,
+        anchor: Tensor,
+        device: str = "cpu",
+        state: State | None = None,
+        stop: Callable[[int], bool] | None = None,
+    ) -> tuple[Record | None, State]:
+        """Walk from zero, or from `state`, to `sgd.steps`.
+
+        Args:
+            reference: the point from which squared distance is measured, (K, d). It is the origin of the
+                coordinates in which parameters are held, and does not change the path beyond rounding.
+            anchor: the point to which the student's ridge pulls, (K, d).
+            stop: called between chunks of steps with the step reached; the run ends early when it returns True.
+
+        Returns:
+            The record, or None if the run was stopped early, and the state reached. A run that is stopped and
+            continued from its state gives bit for bit what an undisturbed run gives.
+        """
+
+
+def check_device(device: str) -> torch.device:
+    """The torch device of that name, or a `ConfigError` that lists those of this machine."""
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if device not in available:
+        raise ConfigError(f"device = {device!r} is not available here; allowed: {', '.join(available)}")
+    return torch.device(device)

@@ -1,0 +1,232 @@
+"""What is recorded while SGD runs: curves at checkpoints, and statistics of the tail accumulated in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kdsim.config import require_between, require_count
+from kdsim.population import Population
+from kdsim.students.base import LinearStudent
+
+METRICS = ("dist_sq", "excess_risk", "accuracy", "bcp_l2")
+DIVERGED = 1e12
+"""A replica has diverged once its squared distance is not finite or exceeds this multiple of 1 + |reference|^2."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """When to record. Two settings of one run differ only in what is seen, never in the path.
+
+    Attributes:
+        checkpoints: number of points of the learning curve, log-spaced before the tail and evenly spaced in it.
+        tail_fraction: last part of the run over which floors and fluctuations are averaged, in (0, 1).
+        tail_stride: steps between two samples of the squared distance in the tail.
+    """
+
+    checkpoints: int = 30
+    tail_fraction: float = 0.25
+    tail_stride: int = 16
+
+    def __post_init__(self) -> None:
+        require_count("checkpoints", self.checkpoints, least=2)
+        require_between("tail_fraction", self.tail_fraction, 0, 1, "()")
+        require_count("tail_stride", self.tail_stride)
+
+    def tail_start(self, steps: int) -> int:
+        """First step of the tail."""
+        return min(round(steps * (1 - self.tail_fraction)), steps - 1)
+
+    def tail_steps(self, steps: int) -> list[int]:
+        """Steps of the tail at which the squared distance is sampled, in increasing order."""
+        return list(range(steps, self.tail_start(steps), -self.tail_stride))[::-1]
+
+    def schedule(self, steps: int) -> list[int]:
+        """Steps of the checkpoints: 0, log-spaced up to the tail, evenly spaced to the last step."""
+        start = self.tail_start(steps)
+        in_tail = max(self.checkpoints // 3, 1)
+        before = self.checkpoints - in_tail - 1
+        log_spaced = torch.logspace(
+            0, torch.tensor(max(start, 1.0)).log10().item(), max(before, 1), dtype=torch.float64
+        )
+        even = torch.linspace(start, steps, in_tail + 1, dtype=torch.float64)[1:]
+        return sorted({0, *(round(s) for s in log_spaced.tolist()), *(round(s) for s in even.tolist())})
+
+
+class Recorder:
+    """Accumulates a run's record. Its tensors are the whole of its state (see `state` and `restore`).
+
+    Args:
+        student, population: evaluated at the checkpoints over the whole pool, in the run's dtype.
+        reference: the point from which squared distance is measured and the origin of `error`, (K, d).
+        replicas: R.
+        steps: length of the run.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        student: LinearStudent,
+        population: Population,
+        reference: Tensor,
+        replicas: int,
+        steps: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.student = student
+        self.x = population.x.to(device, dtype)
+        self.p = _classes_first(population.p.to(device, dtype))
+        best = population.optimum if population.optimum is not None else reference
+        self.realisable = population.optimum is not None
+        self.outputs = _classes_first((population.x @ reference.T).to(device, dtype))  # (N, K)
+        self.best_outputs = _classes_first((population.x @ best.T).to(device, dtype))
+        self.offset = _classes_first((population.x @ (reference - best).T).to(device, dtype))
+        self.schedule = recording.schedule(steps)
+        self.tail = recording.tail_steps(steps)
+        self.tail_start = recording.tail_start(steps)
+        self._checkpoint_number = {step: number for number, step in enumerate(self.schedule)}
+        self._tail_number = {step: number for number, step in enumerate(self.tail)}
+        self.events = frozenset(self._checkpoint_number) | frozenset(self._tail_number)
+        self.limit = DIVERGED * (1 + reference.square().sum().item())
+        kind = {"dtype": torch.float64, "device": device}
+        self._state = {
+            "curves": torch.full((len(METRICS), len(self.schedule), replicas), float("nan"), **kind),
+            "tail_sum": torch.zeros(2, replicas, **kind),
+            "mean": torch.zeros(replicas, **kind),
+            "m2": torch.zeros(replicas, **kind),
+            "diverged_at": torch.full((replicas,), -1, dtype=torch.int64, device=device),
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """The accumulators, to be stored."""
+        return {name: tensor.clone() for name, tensor in self._state.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from stored accumulators."""
+        for name, tensor in self._state.items():
+            tensor.copy_(state[name])
+
+    def observe(self, step: int, error: Tensor) -> None:
+        """Record the error theta - reference (R, K, d) reached after `step` steps, if the step is an event."""
+        if step not in self.events:
+            return
+        dist_sq = error.to(torch.float64).square().sum((-2, -1))
+        diverged = ~(dist_sq <= self.limit)  # also NaN
+        first = diverged & (self._state["diverged_at"] < 0)
+        self._state["diverged_at"][first] = step
+        if step in self._tail_number:
+            self._accumulate(self._tail_number[step], dist_sq)
+        if step in self._checkpoint_number:
+            curves = self._state["curves"][:, self._checkpoint_number[step]]  # (metrics, R)
+            curves[0] = dist_sq
+            curves[1:] = self._pool_metrics(error)
+
+    def _accumulate(self, number: int, dist_sq: Tensor) -> None:
+        """Running mean and sum of squared deviations (Welford 1962), and the sums of the two halves."""
+        self._state["tail_sum"][_half(number, len(self.tail))] += dist_sq
+        change = dist_sq - self._state["mean"]
+        self._state["mean"] += change / (number + 1)
+        self._state["m2"] += change * (dist_sq - self._state["mean"])
+
+    def _pool_metrics(self, error: Tensor) -> Tensor:
+        """excess_risk, accuracy and bcp_l2 over the whole pool, (3, R), some replicas at a time."""
+        block = max(1, (1 << 18) // self.p.numel())
+        return torch.cat([self._block_metrics(part) for part in error.split(block)], dim=-1)
+
+    def _block_metrics(self, error: Tensor) -> Tensor:
+        # Classes come first in memory and last in shape: sums over few classes are then sums of planes.
+        change = torch.einsum("rkd,nd->krn", error, self.x).movedim(0, -1)  # (R, N, K)
+        outputs = self.outputs + change
+        if self.realisable:
+            risk, gap = self.student.compare(change + self.offset, self.best_outputs)
+        else:
+            risk = self.student.loss(outputs, self.p) - self.student.loss(self.best_outputs, self.p)
+            gap = self.student.probabilities(outputs) - self.p
+        accuracy = _at_largest(self.p, outputs)
+        l2 = gap.square().sum(-1).sqrt_()
+        return torch.stack([metric.mean(-1, dtype=torch.float64) for metric in (risk, accuracy, l2)])
+
+    def record(self) -> Record:
+        """The finished record, on the CPU."""
+        state = {name: tensor.cpu() for name, tensor in self._state.items()}
+        samples = len(self.tail)
+        first = max(samples // 2, 1)
+        halves = torch.tensor([[first], [max(samples - first, 1)]], dtype=torch.float64)
+        return Record(
+            steps=torch.tensor(self.schedule),
+            curves=dict(zip(METRICS, state["curves"], strict=True)),
+            tail_mean=state["tail_sum"] / halves,
+            tail_std=(state["m2"] / max(samples - 1, 1)).sqrt(),
+            tail_samples=samples,
+            tail_start=self.tail_start,
+            diverged_at=state["diverged_at"],
+        )
+
+
+def _at_largest(p: Tensor, outputs: Tensor) -> Tensor:
+    """p at the class of the largest output. (N, K), (R, N, K) -> (R, N). Ten times faster than argmax and gather."""
+    best, value = outputs[..., 0], p[..., 0].expand(outputs.shape[:-1])
+    for k in range(1, outputs.shape[-1]):
+        better = outputs[..., k] > best
+        best, value = torch.where(better, outputs[..., k], best), torch.where(better, p[..., k], value)
+    return value
+
+
+def _classes_first(values: Tensor) -> Tensor:
+    """The same (N, K) tensor, laid out in memory as (K, N)."""
+    return values.T.contiguous().T
+
+
+def _half(number: int, samples: int) -> int:
+    """0 for the first samples // 2 samples (at least one), 1 for the rest."""
+    return int(number >= max(samples // 2, 1))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished run saw. R replicas, C checkpoints.
+
+    Attributes:
+        steps: checkpoint steps, (C,) int64.
+        curves: metric name to (C, R) float64. dist_sq = |theta - reference|^2. excess_risk = BCP risk without the
+            ridge above the smallest there is (above the reference's where no student is exactly p), in the loss's
+            unit, nats for cross-entropy. accuracy = E p[argmax prediction]. bcp_l2 = E |prediction - p|_2.
+        tail_mean: mean of dist_sq over the first and the second half of the tail, (2, R).
+        tail_std: standard deviation of dist_sq within the tail, (R,).
+        tail_samples: number of samples in the tail.
+        tail_start: step after which the tail begins.
+        diverged_at: first sampled step at which the replica had diverged, -1 if none, (R,) int64.
+    """
+
+    steps: Tensor
+    curves: dict[str, Tensor]
+    tail_mean: Tensor
+    tail_std: Tensor
+    tail_samples: int
+    tail_start: int
+    diverged_at: Tensor
+
+    def replicas(self, block: slice) -> Record:
+        """The record of a block of replicas."""
+        return replace(
+            self,
+            curves={name: values[:, block] for name, values in self.curves.items()},
+            tail_mean=self.tail_mean[:, block],
+            tail_std=self.tail_std[block],
+            diverged_at=self.diverged_at[block],
+        )
+
+
+def join(records: Sequence[Record]) -> Record:
+    """The records of successive blocks of replicas as one."""
+    return replace(
+        records[0],
+        curves={name: torch.cat([r.curves[name] for r in records], dim=1) for name in records[0].curves},
+        tail_mean=torch.cat([r.tail_mean for r in records], dim=1),
+        tail_std=torch.cat([r.tail_std for r in records]),
+        diverged_at=torch.cat([r.diverged_at for r in records]),
+    )

@@ -1,0 +1,125 @@
+"""Error floors and fluctuations from a record, with intervals from the independent replicas."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from kdsim.engines.recorder import Record
+
+CONFIDENCE = 0.95
+DRIFT_Z_LIMIT = 4.0
+"""A floor is stationary if the change between the halves of the tail stays within this many standard errors."""
+NEGLIGIBLE = 1e-11
+"""... or if the floor is below this fraction of the initial squared distance, that is zero to rounding."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a run showed. Intervals are 95 % t-intervals over independent replicas.
+
+    Attributes:
+        floor: mean over replicas of the tail average of |theta - theta*|^2; None if any replica diverged, since
+            the survivors' mean says nothing of the expectation.
+        excess_risk_floor: likewise for the excess risk, averaged over the checkpoints in the tail.
+        fluctuation: mean over replicas of the standard deviation of |theta - theta*|^2 within the tail.
+        stationary: no drift between the halves of the tail (see DRIFT_Z_LIMIT) or a floor that is zero to rounding.
+        drift_z: change of the tail average from its first to its second half, in standard errors over replicas.
+        diverged: number of replicas that diverged.
+        accuracy, bcp_l2: means over the checkpoints in the tail.
+        replicas: R.
+    """
+
+    floor: float | None
+    floor_low: float | None
+    floor_high: float | None
+    floor_se: float | None
+    excess_risk_floor: float | None
+    excess_risk_floor_low: float | None
+    excess_risk_floor_high: float | None
+    fluctuation: float | None
+    fluctuation_low: float | None
+    fluctuation_high: float | None
+    accuracy: float | None
+    bcp_l2: float | None
+    stationary: bool
+    drift_z: float | None
+    diverged: int
+    replicas: int
+
+    def row(self) -> dict[str, float | bool | int | None]:
+        """Field names to values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean over replicas, its standard error, and the ends of its t-interval."""
+
+    mean: float
+    se: float
+    low: float
+    high: float
+
+
+def interval(values: Tensor, confidence: float = CONFIDENCE) -> Interval:
+    """t-interval for the mean of independent values, one a replica. (R,), R >= 2."""
+    count = values.numel()
+    mean, se = values.mean().item(), (values.std() / count**0.5).item()
+    half = stats.t.ppf((1 + confidence) / 2, count - 1).item() * se
+    return Interval(mean, se, mean - half, mean + half)
+
+
+def tail_floor(record: Record) -> Tensor:
+    """Tail average of the squared distance of each replica, (R,)."""
+    weights = _half_weights(record)
+    return (weights[:, None] * record.tail_mean).sum(0)
+
+
+def _half_weights(record: Record) -> Tensor:
+    first = record.tail_samples // 2 or 1
+    return torch.tensor([first, record.tail_samples - first], dtype=torch.float64) / record.tail_samples
+
+
+def tail_curve(record: Record, metric: str) -> Tensor:
+    """Average of a metric over the checkpoints in the tail, of each replica, (R,)."""
+    return record.curves[metric][record.steps > record.tail_start].mean(0)
+
+
+def measure(record: Record) -> Measurement:
+    """Floor, fluctuation and stationarity of a block of replicas."""
+    diverged = int((record.diverged_at >= 0).sum())
+    replicas = record.diverged_at.numel()
+    if diverged:
+        nothing = dict.fromkeys((name for name in Measurement.__annotations__ if name not in _COUNTS), None)
+        return Measurement(**nothing, stationary=False, diverged=diverged, replicas=replicas)
+    floor = interval(tail_floor(record))
+    risk = interval(tail_curve(record, "excess_risk"))
+    fluctuation = interval(record.tail_std)
+    drift = interval(record.tail_mean[1] - record.tail_mean[0])
+    drift_z = drift.mean / drift.se if drift.se > 0 else 0.0
+    zero = floor.mean <= NEGLIGIBLE * record.curves["dist_sq"][0].mean().item()
+    return Measurement(
+        floor=floor.mean,
+        floor_low=floor.low,
+        floor_high=floor.high,
+        floor_se=floor.se,
+        excess_risk_floor=risk.mean,
+        excess_risk_floor_low=risk.low,
+        excess_risk_floor_high=risk.high,
+        fluctuation=fluctuation.mean,
+        fluctuation_low=fluctuation.low,
+        fluctuation_high=fluctuation.high,
+        accuracy=tail_curve(record, "accuracy").mean().item(),
+        bcp_l2=tail_curve(record, "bcp_l2").mean().item(),
+        stationary=zero or abs(drift_z) <= DRIFT_Z_LIMIT,
+        drift_z=drift_z,
+        diverged=0,
+        replicas=replicas,
+    )
+
+
+_COUNTS = ("stationary", "diverged", "replicas")

@@ -1,0 +1,20 @@
+"""Contract of a problem: a generator of populations whose Bayes class probabilities are exactly known."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from kdsim.population import Population
+
+
+class Problem(ABC):
+    """A generator of populations. Implementations are frozen dataclasses whose fields are its parameters."""
+
+    name: ClassVar[str]
+    student: ClassVar[str] = "softmax-regression"
+    """Name of the student for which `Population.optimum` is realisable."""
+
+    @abstractmethod
+    def population(self, seed: int) -> Population:
+        """Draw the pool. The same seed gives the same pool on every machine (numpy generator, float64)."""

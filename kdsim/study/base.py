@@ -1,0 +1,62 @@
+"""Contract of a study: settings that a user may override, and the cells they stand for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from kdsim.config import require, require_count, require_positive
+from kdsim.engines.base import SGD
+from kdsim.engines.recorder import Recording
+from kdsim.problems.base import Problem
+from kdsim.students.base import LinearStudent
+from kdsim.supervision.base import Supervision
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One simulated configuration. A cell IS its config: its digest names its results.
+
+    Attributes:
+        step_size: alpha, absolute.
+        replicas: independent runs R, numbered from 0.
+        seed: draws the population and keys the random numbers of the runs.
+        engine, device: what runs it. Paths agree between engines and devices to rounding.
+    """
+
+    problem: Problem
+    student: LinearStudent
+    supervision: Supervision
+    step_size: float
+    sgd: SGD = field(default_factory=SGD)
+    recording: Recording = field(default_factory=Recording)
+    replicas: int = 64
+    seed: int = 0
+    engine: str = "torch"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        require_positive("step_size", self.step_size)
+        require_count("replicas", self.replicas, least=2)
+        require_count("seed", self.seed, least=0)
+        require(self.seed < 2**63, "seed", self.seed, "below 2^63")
+
+
+class Study(ABC):
+    """A study. Implementations are frozen dataclasses: fields are the keys of `--set`, `cells` declares the rest."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line for `kdsim list-studies`."""
+    figure: ClassVar[str | Callable[..., Any]]
+    """Name of a figure in figures/, or a function (results) -> matplotlib Figure in a study file."""
+
+    @abstractmethod
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells, resolved to absolute numbers (a relative step size or ridge becomes a number here)."""
+
+    @abstractmethod
+    def quick(self) -> Self:
+        """The same study at a size that ends within seconds, for a first look."""

@@ -1,0 +1,203 @@
+"""A study by name or from a file, with `--set` overrides applied; and the stored runs of one."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kdsim import config
+from kdsim.config import ConfigError, by_name
+from kdsim.problems import PROBLEMS
+from kdsim.problems.base import Problem
+from kdsim.students import STUDENTS
+from kdsim.students.base import LinearStudent
+from kdsim.study.base import Study
+from kdsim.study.store import RESERVED_NAMES, STUDY_FILE, Store
+from kdsim.supervision import SUPERVISIONS
+from kdsim.supervision.base import Supervision
+
+CONTRACTS: dict[type, tuple[type, ...]] = {Problem: PROBLEMS, Supervision: SUPERVISIONS, LinearStudent: STUDENTS}
+"""What a setting may name: each contract's implementations in kdsim."""
+
+
+Known = Mapping[str, type[Study]]
+"""Studies that may be named rather than given as a file."""
+
+
+def find(target: str, known: Known) -> type[Study]:
+    """The study of that name, or the one that a file (`.py`) defines.
+
+    Raises:
+        ConfigError: there is no such study or file, or the file is not a study file.
+    """
+    return study_of_file(Path(target)) if target.endswith(".py") else config.choose("study", target, known)
+
+
+def load(target: str, known: Known, settings: Mapping[str, str] | None = None, *, quick: bool = False) -> Study:
+    """The study with its defaults, or those of its quick version, and with `settings` applied."""
+    cls = find(target, known)
+    try:
+        study = cls()
+    except TypeError as error:
+        raise ConfigError(f"study {target}: every setting needs a default ({error})") from None
+    return config.override(study.quick() if quick else study, settings or {}, kinds(cls))
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, str]:
+    """`["key=value", ...]` as a dictionary.
+
+    Raises:
+        ConfigError: no "=", no key, or a key that is given twice.
+    """
+    settings: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"--set {text!r} is not allowed: must be KEY=VALUE")
+        if key in settings:
+            raise ConfigError(f"key {key!r} is set twice: {settings[key]!r} and {value!r}")
+        settings[key] = value.strip()
+    return settings
+
+
+def kinds(cls: type[Study]) -> dict[type, dict[str, type]]:
+    """For each contract, the implementations that a setting of the study may name: kdsim's, then the file's own."""
+    names = vars(sys.modules[cls.__module__]).values()
+    classes = [
+        item for item in names if isinstance(item, type) and not inspect.isabstract(item) and hasattr(item, "name")
+    ]
+    return {
+        contract: by_name([*known, *(item for item in classes if issubclass(item, contract))])
+        for contract, known in CONTRACTS.items()
+    }
+
+
+# Study files --------------------------------------------------------------------------------
+
+
+def study_of_file(path: Path) -> type[Study]:
+    """The one study that a file defines.
+
+    Raises:
+        ConfigError: no such file, it cannot be imported, or it does not define exactly one study.
+    """
+    module = _import_file(path)
+    defined = [
+        item
+        for item in vars(module).values()
+        if isinstance(item, type) and issubclass(item, Study) and item.__module__ == module.__name__
+    ]
+    found = [item for item in defined if not inspect.isabstract(item)]
+    if len(found) != 1:
+        names = ", ".join(item.__name__ for item in found) or "none"
+        missing = "".join(
+            f"; {item.__name__} lacks {', '.join(sorted(item.__abstractmethods__))}"
+            for item in defined
+            if item not in found
+        )
+        raise ConfigError(
+            f"{path} must define exactly one subclass of kdsim.study.base.Study; it defines {names}{missing}"
+        )
+    study = found[0]
+    if not is_dataclass(study):
+        raise ConfigError(f"{path}: {study.__name__} must be a frozen dataclass (@dataclass(frozen=True))")
+    name = getattr(study, "name", None)
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in RESERVED_NAMES:
+        raise ConfigError(
+            f"{path}: {study.__name__}.name = {name!r} is not allowed: must be letters, digits, '.', '_' and '-', "
+            f"and not {' or '.join(RESERVED_NAMES)}"
+        )
+    return study
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file under a name of its own, which stands for its path and content."""
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"study file {str(path)!r} cannot be read: {error.strerror}") from None
+    path = path.absolute()
+    name = f"kdsim_study_file_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
+    sys.modules[name] = module  # dataclasses and type hints look their module up by name
+    sys.path.append(str(path.parent))  # last, so that a neighbour of the file shadows no library
+    try:
+        # Compiled here rather than by the import system, whose cache can miss an edit within one second.
+        exec(compile(source, str(path), "exec"), vars(module))
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, ConfigError) or not isinstance(error, (Exception, SystemExit)):
+            raise
+        raise ConfigError(_import_failure(path, error)) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _import_failure(path: Path, error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}, line {error.lineno}: syntax error: {error.msg}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f"{path}, line {lines[-1]}" if lines else str(path)
+    message = str(error).splitlines() or [""]
+    return f"{where}: {type(error).__name__}: {message[0]}"
+
+
+# Stored runs ----------------------------------------------------------------------------------
+
+
+def figure_reference(study: Study) -> dict[str, str] | None:
+    """How a stored study names its figure: {"name": ...}, or {"file": ..., "sha256": ...} where it is a function."""
+    cls = type(study)
+    figure: Any = getattr(cls, "figure", None)
+    if figure is None or isinstance(figure, str):
+        return figure and {"name": figure}
+    return {"file": str(Path(inspect.getsourcefile(cls)).absolute()), "sha256": config.source_digest(cls)}
+
+
+def stored_run(
+    target: str, known: Known, store: Store, settings: Mapping[str, str] | None = None, *, quick: bool = False
+) -> Path:
+    """Folder of a stored run: the folder itself, or by name or file the run with these settings.
+
+    Without settings it is the study's most recent run.
+
+    Raises:
+        ConfigError: nothing like that is stored; the message lists what is.
+    """
+    is_study = target.endswith(".py") or target in known
+    if settings or quick:
+        if not is_study and Path(target).is_dir():
+            raise ConfigError(
+                f"{target!r} is the folder of one run: settings choose among the runs of a study name or file"
+            )
+        study = load(target, known, settings, quick=quick)
+        folder = store.study_folder(study.name, config.digest(study))
+        if not (folder / STUDY_FILE).is_file():
+            place = str(store.root)
+            raise ConfigError(
+                f"no results of {study.name!r} with these settings in {place!r}; {store.listing(study.name)}"
+            )
+        return folder
+    if is_study:
+        return store.latest(find(target, known).name)
+    if store.runs(target):
+        return store.latest(target)
+    path = Path(target)
+    if any(path.glob(f"*/{STUDY_FILE}")):  # the folder of a study: its most recent run
+        return Store(path.absolute().parent).latest(path.absolute().name)
+    if path.exists() or len(path.parts) > 1:
+        return path
+    raise config.unknown_name("study", target, dict.fromkeys([*known, *store.names()]))

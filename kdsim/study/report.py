@@ -1,0 +1,229 @@
+"""Tables for people: settings with their docs, cells with theory, and what was measured beside it. Text only."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdsim.config import CLASS, SOURCE, kind_of
+from kdsim.study.rows import predicted_floor
+
+Row = Mapping[str, Any]
+
+_IDENTITY = (
+    "problem",
+    "student",
+    "ridge_kind",
+    "ridge",
+    "step_size",
+    "batch_size",
+    "index",
+    "targets",
+    "dtype",
+    "seed",
+)
+"""Keys that get a column where they differ between rows, and are stated once where they do not."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headers, rows of text, and what holds for all rows.
+
+    Attributes:
+        numeric: headers of the columns that are set flush right.
+        optional: headers of the columns that a narrow terminal can do without, first to go first.
+        common: key and value of what is the same in every row.
+        notes: lines below the table.
+    """
+
+    headers: list[str]
+    rows: list[list[str]]
+    numeric: set[str] = field(default_factory=set)
+    optional: tuple[str, ...] = ()
+    common: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+# Settings -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key of `--set`: its value as one would type it, and what it means."""
+
+    key: str
+    value: str
+    doc: str
+
+
+def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
+    """The settings of a configuration and of its parts, in order of declaration."""
+    docs = field_docs(type(config))
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        yield Setting(prefix + item.name, setting_text(value), docs.get(item.name, ""))
+        if dataclasses.is_dataclass(value):
+            yield from settings(value, f"{prefix}{item.name}.")
+
+
+def setting_text(value: Any) -> str:
+    """A value in the form in which `--set` takes it."""
+    if dataclasses.is_dataclass(value):
+        return kind_of(type(value))
+    if isinstance(value, (tuple, list)):
+        return ",".join(setting_text(item) for item in value)
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def settings_texts(encoded: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Stored settings (`kdsim.config.encode`) as key and text of `--set`."""
+    texts: dict[str, str] = {}
+    for key, value in encoded.items():
+        if key in (CLASS, SOURCE):
+            continue
+        if isinstance(value, Mapping):
+            texts[prefix + key] = str(value[CLASS])
+            texts |= settings_texts(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            texts[prefix + key] = setting_text([item[CLASS] if isinstance(item, Mapping) else item for item in value])
+        else:
+            texts[prefix + key] = setting_text(value)
+    return texts
+
+
+def settings_line(encoded: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> str:
+    """Stored settings in one line; with `defaults`, those that differ."""
+    usual = settings_texts(defaults or {})
+    texts = [f"{key}={text}" for key, text in settings_texts(encoded).items() if usual.get(key) != text]
+    return " ".join(texts) or "all at their defaults"
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """Field name to its text in the "Attributes:" section of the class docstring, base classes included."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        _, _, section = (base.__doc__ or "").partition("Attributes:\n")
+        for line in section.splitlines():
+            if not line.strip():
+                continue
+            if entry := re.match(r"^ {8}(\w+(?:, \w+)*): (.*)", line):
+                names = entry[1].split(", ")
+                docs |= dict.fromkeys(names, entry[2].strip())
+            elif line.startswith(" " * 12):
+                docs |= {name: f"{docs[name]} {line.strip()}" for name in names}
+            else:
+                break
+    return docs
+
+
+def summary_line(cls: type) -> str:
+    """First line of a class's docstring."""
+    return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+# Results --------------------------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number in few characters, "-" where there is none."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def cells_table(rows: Sequence[Row]) -> Table:
+    """What would be run, and theory's numbers for it."""
+    table = _table(rows, optional=("sigma*^2", "T1'"))
+    _add(table, "sigma*^2", [number(row["sigma_star_sq"]) for row in rows])
+    _add(table, "floor", [number(predicted_floor(row)) for row in rows])
+    _add_bound(table, "T1", rows, "bound")
+    _add_bound(table, "T1'", rows, "sharp_bound")
+    _note_theory(table, rows, "floor")
+    return table
+
+
+def results_table(rows: Sequence[Row]) -> Table:
+    """What was measured, beside what theory says."""
+    table = _table(rows, optional=("fluct.", "T1"))
+    _add(table, "floor", [_floor(row) for row in rows])
+    _add(table, "theory", [number(predicted_floor(row)) for row in rows])
+    _add(table, "ratio", ["-" if row["ratio"] is None else f"{row['ratio']:.3f}" for row in rows])
+    _add_bound(table, "T1", rows, "bound")
+    _add(table, "fluct.", [number(row["fluctuation"], 3) for row in rows])
+    marks = [_mark(row) for row in rows]
+    if any(marks):
+        _add(table, "", marks, numeric=False)
+        table.notes.append("drift: the floor still changed within the tail (see drift_z); diverged: replicas that did.")
+    table.notes.append(
+        "floor: tail mean of |theta - theta*|^2, ± half its 95 % interval; fluct.: standard deviation within the tail."
+    )
+    _note_theory(table, rows, "theory")
+    return table
+
+
+def _table(rows: Sequence[Row], optional: tuple[str, ...]) -> Table:
+    """A table with the columns that say what each row is."""
+    distinct = {key: list(dict.fromkeys(_text(row[key]) for row in rows)) for key in (*_IDENTITY, "steps", "replicas")}
+    table = Table(
+        [],
+        [[] for _ in rows],
+        common={key: texts[0] for key, texts in distinct.items() if len(texts) == 1},
+        optional=optional,
+    )
+    _add(table, "supervision", [row["supervision"] for row in rows], numeric=False)
+    _add(table, "nu", [number(row["nu"], 3) for row in rows])
+    for key in _IDENTITY:
+        if len(distinct[key]) > 1:
+            numeric = isinstance(rows[0][key], (int, float))
+            _add(table, key, [_text(row[key]) for row in rows], numeric=numeric)
+    return table
+
+
+def _add(table: Table, header: str, column: Sequence[str], *, numeric: bool = True) -> None:
+    table.headers.append(header)
+    if numeric:
+        table.numeric.add(header)
+    for cells, text in zip(table.rows, column, strict=True):
+        cells.append(text)
+
+
+def _add_bound(table: Table, header: str, rows: Sequence[Row], key: str) -> None:
+    """A bound's neighbourhood, or the number of the note that says why the bound does not apply."""
+    texts = []
+    for row in rows:
+        if row[f"{key}_valid"]:
+            texts.append(number(row[f"{key}_floor"], 3))
+        else:
+            reason = f"no bound: {row[f'{key}_condition']}"
+            mark = next((note.split()[0] for note in table.notes if note.endswith(reason)), None)
+            if mark is None:
+                mark = f"({sum(note.startswith('(') for note in table.notes) + 1})"
+                table.notes.append(f"{mark} {reason}")
+            texts.append(mark)
+    _add(table, header, texts)
+
+
+def _note_theory(table: Table, rows: Sequence[Row], header: str) -> None:
+    exact = {row["exact_floor"] is not None for row in rows}
+    kind = {(True,): "exact", (False,): "first order in the step size"}.get(tuple(exact), "exact or first order")
+    table.notes.append(f"{header}: predicted |theta - theta*|^2, {kind}. T1: its neighbourhood, where it is a bound.")
+
+
+def _text(value: Any) -> str:
+    return number(value) if isinstance(value, float) or value is None else str(value)
+
+
+def _floor(row: Row) -> str:
+    floor = row["floor"]
+    if not floor:
+        return number(floor)
+    return f"{number(floor)} ± {50 * (row['floor_high'] - row['floor_low']) / floor:.2g} %"
+
+
+def _mark(row: Row) -> str:
+    if row["diverged"]:
+        return f"{row['diverged']} diverged"
+    return "" if row["stationary"] else "drift"

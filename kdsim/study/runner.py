@@ -1,0 +1,279 @@
+"""Runs a study: finished cells are skipped, the rest is packed into few engine calls that survive interruption."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+import kdsim
+from kdsim import config
+from kdsim.config import ConfigError
+from kdsim.engines.recorder import Record
+from kdsim.study import rows
+from kdsim.study.base import Study
+from kdsim.study.loading import figure_reference
+from kdsim.study.packs import Pack, Prepared, cells_of, check_machine, packs
+from kdsim.study.store import Store
+from kdsim.study.tables import curves_table, replicas_table
+
+SLICE_SECONDS = 5.0
+"""Time between two saves of a running pack: what a killed run loses at most, but for a chunk of the engine."""
+
+
+class Interrupted(Exception):
+    """The run was told to stop (SIGINT or SIGTERM) and saved what it had."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        done, total: replica-steps of all packs of this run; `done` includes what an interrupted run had done.
+        step, steps, replicas: of the pack that is running.
+    """
+
+    done: int
+    total: int
+    step: int
+    steps: int
+    replicas: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave.
+
+    Attributes:
+        name, settings: the study's name and its settings in JSON form.
+        rows: one a finished cell, in the order of the study's cells.
+        failures: one line a pack that could not be run; its cells have no row.
+        user_error: whether there are failures and each is a `ConfigError`.
+        replica_steps, engine_seconds, wall_seconds: spent in this call, not what stored cells had cost.
+        folder: where the study is stored; nothing is stored if there is no row.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+    failures: list[str]
+    user_error: bool
+    replica_steps: int
+    engine_seconds: float
+    wall_seconds: float
+    folder: Path
+
+
+def run(
+    study: Study,
+    out: str | Path = "results",
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    slice_seconds: float = SLICE_SECONDS,
+) -> RunResult:
+    """Run the cells of a study that are not finished, store each, and store the study.
+
+    Args:
+        study: the study, settings applied.
+        out: the results folder.
+        progress: called between chunks of an engine's steps.
+        slice_seconds: time between two saves of a running pack.
+
+    Raises:
+        ConfigError: a setting is not allowed, `out` cannot be written, or a stored cell is damaged.
+        Interrupted: SIGINT or SIGTERM arrived; the same call goes on where this one stopped.
+    """
+    started = time.monotonic()
+    cells = cells_of(study)
+    check_machine(cells)
+    store = Store(out)
+    store.prepare()
+    digests = [config.digest(cell) for cell in cells]
+    stored = {digest: store.read_cell(digest).info for digest in dict.fromkeys(digests) if store.has_cell(digest)}
+    todo = packs([cell for cell, digest in zip(cells, digests, strict=True) if digest not in stored])
+    failures: list[str] = []
+    errors: list[Exception] = []
+    with deferred_signals() as told_to_stop:
+        session = _Session(store, told_to_stop, progress, slice_seconds, total=sum(p.replicas * p.steps for p in todo))
+        for pack in todo:
+            try:
+                stored |= session.run(pack)
+            except Interrupted as interruption:
+                count = f"{len(stored)} of {len(set(digests))} cells are stored in {str(out)!r}"
+                raise Interrupted(f"{interruption}; {count}; the same command goes on from there") from None
+            except Exception as error:
+                errors.append(error)
+                failures.append(f"{pack} failed: {_one_line(error)}")
+            session.leave(pack)
+    finished = [digest for digest in digests if digest in stored]
+    table = [rows.stored_row(study.name, digest, stored[digest]) for digest in finished]
+    info = {
+        "study": study.name,
+        "digest": config.digest(study),
+        "settings": rows.json_ready(config.encode(study)),
+        "cells": finished,
+        "failures": failures,
+        "figure": figure_reference(study),
+        "versions": versions(),
+        "date": _now(),
+    }
+    if table:
+        store.write_study(info, table)
+    return RunResult(
+        name=study.name,
+        settings=info["settings"],
+        rows=table,
+        failures=failures,
+        user_error=bool(errors) and all(isinstance(error, ConfigError) for error in errors),
+        replica_steps=session.replica_steps,
+        engine_seconds=session.engine_seconds,
+        wall_seconds=time.monotonic() - started,
+        folder=store.study_folder(study.name, info["digest"]),
+    )
+
+
+class _Session:
+    """One call of `run`: what it has spent, and its engine calls, cut into slices."""
+
+    def __init__(
+        self,
+        store: Store,
+        told_to_stop: threading.Event,
+        progress: Callable[[Progress], None] | None,
+        slice_seconds: float,
+        total: int,
+    ) -> None:
+        self.store, self.told_to_stop, self.progress = store, told_to_stop, progress
+        self.slice_seconds, self.total = slice_seconds, total
+        self.replica_steps = 0
+        self.engine_seconds = 0.0
+        self._left_behind = 0  # replica-steps of the packs that are over
+
+    def run(self, pack: Pack) -> dict[str, dict[str, Any]]:
+        """Run a pack to its end and store its cells: digest to the content of cell.json."""
+        self._check(pack, 0)
+        prepared = pack.prepare()
+        predictions = [rows.prediction(cell, prepared.population) for cell in pack.cells]
+        state, seconds = self.store.read_partial(pack.digest)
+        record = None
+        while record is None:
+            first_step, started = (state.step if state else 0), time.monotonic()
+            record, state = prepared.run(state=state, stop=self._stop(pack, started))
+            elapsed = time.monotonic() - started
+            seconds += elapsed
+            self.engine_seconds += elapsed
+            self.replica_steps += (state.step - first_step) * pack.replicas
+            if record is None:
+                self.store.write_partial(pack.digest, state, seconds)
+                self._check(pack, state.step)
+        infos = self._keep(prepared, record, predictions, seconds)
+        self.store.delete_partial(pack.digest)
+        return infos
+
+    def leave(self, pack: Pack) -> None:
+        """Count the pack as over, whether it ran or failed."""
+        self._left_behind += pack.replicas * pack.steps
+
+    def _check(self, pack: Pack, step: int) -> None:
+        if self.told_to_stop.is_set():
+            raise Interrupted(f"interrupted at step {step} of {pack.steps}")
+
+    def _stop(self, pack: Pack, started: float) -> Callable[[int], bool]:
+        def stop(step: int) -> bool:
+            if self.progress is not None:
+                done = self._left_behind + step * pack.replicas
+                self.progress(Progress(done, self.total, step, pack.steps, pack.replicas))
+            return self.told_to_stop.is_set() or time.monotonic() - started > self.slice_seconds
+
+        return stop
+
+    def _keep(
+        self, prepared: Prepared, record: Record, predictions: Sequence[dict[str, Any]], seconds: float
+    ) -> dict[str, dict[str, Any]]:
+        """Store the cells of a finished pack."""
+        pack, infos, first = prepared.pack, {}, 0
+        initial_dist_sq = prepared.reference.square().sum().item()  # SGD starts at zero
+        for cell, predicted in zip(pack.cells, predictions, strict=True):
+            part = record.replicas(slice(first, first + cell.replicas))
+            first += cell.replicas
+            digest = config.digest(cell)
+            infos[digest] = {
+                "cell": config.encode(cell),
+                "summary": rows.summary(cell),
+                "prediction": predicted,
+                "measurement": rows.measurement(part),
+                "versions": versions(),
+                "seed": cell.seed,
+                "engine": cell.engine,
+                "device": cell.device,
+                "replica_steps": cell.replicas * pack.steps,
+                "pack_replicas": pack.replicas,
+                "wall_seconds": seconds * cell.replicas / pack.replicas,  # the cell's share of the pack's time
+                "date": _now(),
+            }
+            curves = curves_table(part)
+            curves["bound"] = rows.bound_curve(predicted, cell.step_size, initial_dist_sq, curves["step"].to_numpy())
+            self.store.write_cell(digest, infos[digest], curves, replicas_table(part))
+        return infos
+
+
+@contextmanager
+def deferred_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event instead of ending the process; a second SIGINT raises KeyboardInterrupt.
+
+    Elsewhere than in the main thread, where Python allows no handlers, signals keep their meaning.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        event.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def versions() -> dict[str, str | int]:
+    """What a result depends on beside its config."""
+    return {
+        "kdsim": kdsim.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+
+
+def _one_line(error: Exception) -> str:
+    """The error in one line; a bug also says where."""
+    if isinstance(error, ConfigError):
+        return str(error)
+    frame = traceback.extract_tb(sys.exc_info()[2])[-1]
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]} ({Path(frame.filename).name}:{frame.lineno})"

@@ -1,0 +1,296 @@
+"""Results on disk: where everything lies, written whole or not at all, refused when it is not ours.
+
+DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet
+DIR/partial/<digest of the pack>.pt                    an interrupted run, deleted when its cells are stored
+DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from kdsim.config import SCHEMA_VERSION, ConfigError
+from kdsim.engines.base import State
+from kdsim.study.rows import json_ready, stored_row
+
+CELLS, PARTIAL = "cells", "partial"
+CELL_FILE, CURVES_FILE, REPLICAS_FILE = "cell.json", "curves.parquet", "replicas.parquet"
+STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
+RESERVED_NAMES = (CELLS, PARTIAL)
+"""Folders of a results folder that are no study."""
+
+_CELL_KEYS = {"cell", "summary", "prediction", "measurement"}
+_STUDY_KEYS = {"study", "digest", "settings", "cells", "figure", "date"}
+
+
+@dataclass(frozen=True)
+class StoredCell:
+    """A finished cell: the content of cell.json, and its two tables."""
+
+    digest: str
+    info: dict[str, Any]
+    curves: pd.DataFrame
+    replicas: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A stored study: what a figure is drawn from.
+
+    Attributes:
+        name: the study's name.
+        settings: its settings in JSON form (`kdsim.config.encode`).
+        records: one row a cell, see `kdsim.study.rows`; None where there is no number.
+        rows: the same as a table.
+        curves: one row a checkpoint of a cell, see `kdsim.study.tables`, and T1 there in the column `bound`; column
+            `cell` is the cell's digest.
+        replicas: one row a replica of a cell; column `cell` likewise.
+        folder: where study.json lies.
+        info: the content of study.json.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    records: list[dict[str, Any]]
+    rows: pd.DataFrame
+    curves: pd.DataFrame
+    replicas: pd.DataFrame
+    folder: Path
+    info: dict[str, Any]
+
+
+class Store:
+    """A results folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def cell_folder(self, digest: str) -> Path:
+        """Folder of a finished cell."""
+        return self.root / CELLS / digest
+
+    def study_folder(self, name: str, digest: str) -> Path:
+        """Folder of one run of a study: one per set of settings."""
+        return self.root / name / digest
+
+    def partial_file(self, digest: str) -> Path:
+        """File of an interrupted pack."""
+        return self.root / PARTIAL / f"{digest}.pt"
+
+    def prepare(self) -> None:
+        """Make the folders and try to write in each.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        for name in RESERVED_NAMES:
+            folder = self.root / name
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with temporary_beside(folder / "probe") as probe:
+                    probe.touch()
+            except OSError as error:
+                raise ConfigError(f"results folder {str(self.root)!r} cannot be written: {error}") from None
+
+    # Cells
+
+    def has_cell(self, digest: str) -> bool:
+        """Whether the cell is finished."""
+        return self.cell_folder(digest).exists()
+
+    def write_cell(self, digest: str, info: dict[str, Any], curves: pd.DataFrame, replicas: pd.DataFrame) -> None:
+        """Store a finished cell. Where another process has stored it meanwhile, its result stays."""
+        final = self.cell_folder(digest)
+        with temporary_beside(final) as folder:
+            folder.mkdir(parents=True)
+            curves.to_parquet(folder / CURVES_FILE, index=False)
+            replicas.to_parquet(folder / REPLICAS_FILE, index=False)
+            text = json_text({"schema": SCHEMA_VERSION, "digest": digest, **info})
+            (folder / CELL_FILE).write_text(text, encoding="utf-8")
+            try:
+                folder.rename(final)
+            except OSError:
+                if not final.exists():
+                    raise
+
+    def read_cell(self, digest: str) -> StoredCell:
+        """Read a finished cell.
+
+        Raises:
+            ConfigError: it is absent, damaged or of another schema version.
+        """
+        folder = self.cell_folder(digest)
+        if not folder.exists():
+            raise ConfigError(f"cell folder {folder} is missing: run the study again")
+        advice = f"cell folder {folder} is damaged: delete it, and run-study runs the cell again"
+        info = _read_json(folder / CELL_FILE, _CELL_KEYS, advice)
+        tables = []
+        for name in (CURVES_FILE, REPLICAS_FILE):
+            try:
+                tables.append(pd.read_parquet(folder / name))
+            except Exception as error:  # a damaged file makes the reader raise almost anything
+                raise ConfigError(f"{advice} ({name}: {_brief(error)})") from None
+        return StoredCell(digest, info, *tables)
+
+    # Interrupted runs
+
+    def write_partial(self, digest: str, state: State, engine_seconds: float) -> None:
+        """Save the state of a running pack, and the time that it took so far."""
+        content = {"schema": SCHEMA_VERSION, "state": dict(vars(state)), "engine_seconds": engine_seconds}
+        with temporary_beside(self.partial_file(digest)) as file:
+            torch.save(content, file)
+            file.replace(self.partial_file(digest))
+
+    def read_partial(self, digest: str) -> tuple[State | None, float]:
+        """The state in which a pack was left and the seconds it had taken; (None, 0.0) if there is none."""
+        file = self.partial_file(digest)
+        if not file.exists():
+            return None, 0.0
+        try:
+            content = torch.load(file, weights_only=True, map_location="cpu")
+            return State(**content["state"]), content["engine_seconds"]
+        except Exception as error:  # a damaged file makes the reader raise almost anything
+            raise ConfigError(
+                f"interrupted run {file} cannot be read ({_brief(error)}): delete it to start over"
+            ) from None
+
+    def delete_partial(self, digest: str) -> None:
+        """Forget an interrupted pack."""
+        self.partial_file(digest).unlink(missing_ok=True)
+
+    # Studies
+
+    def write_study(self, info: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Path:
+        """Store what a run of a study consisted of, and its table. Returns the folder."""
+        folder = self.study_folder(info["study"], info["digest"])
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(folder / TABLE_FILE) as file:
+            pd.DataFrame(list(rows)).to_csv(file, index=False)
+            file.replace(folder / TABLE_FILE)
+        with temporary_beside(folder / STUDY_FILE) as file:
+            file.write_text(json_text({"schema": SCHEMA_VERSION, **info}), encoding="utf-8")
+            file.replace(folder / STUDY_FILE)
+        return folder
+
+    def runs(self, name: str | None = None) -> list[tuple[str, Path]]:
+        """(date, folder) of the stored runs, of one study or of all, oldest first."""
+        runs = []
+        for file in self.root.glob(f"*/*/{STUDY_FILE}"):
+            study = file.parent.parent.name
+            if study in RESERVED_NAMES or (name is not None and study != name):
+                continue
+            try:
+                date = json.loads(file.read_text(encoding="utf-8"))["date"]
+            except (OSError, ValueError, KeyError, TypeError):
+                date = ""  # damaged or of another schema: listed, and refused by name when it is read
+            runs.append((str(date), file.parent))
+        return sorted(runs)
+
+    def latest(self, name: str) -> Path:
+        """Folder of the most recent run of a study.
+
+        Raises:
+            ConfigError: there is none; the message lists what is stored.
+        """
+        runs = self.runs(name)
+        if not runs:
+            raise ConfigError(f"no results of {name!r} in {str(self.root)!r}; {self.listing()}")
+        return runs[-1][1]
+
+    def names(self) -> list[str]:
+        """Names of the studies of which a run is stored."""
+        return sorted({folder.parent.name for _, folder in self.runs()})
+
+    def listing(self, name: str | None = None) -> str:
+        """What is stored, of one study or of all, in one line."""
+        folders = [str(folder.relative_to(self.root)) for _, folder in self.runs(name)]
+        if name is not None and not folders:
+            return self.listing()
+        return f"stored there: {', '.join(folders)}" if folders else "nothing is stored there"
+
+
+def read_study(folder: str | Path) -> StudyResults:
+    """Read a stored study from its folder, DIR/<study name>/<digest>.
+
+    Raises:
+        ConfigError: no study is stored there, or it is damaged or of another schema version.
+    """
+    folder = Path(folder)
+    if not (folder / STUDY_FILE).is_file():
+        raise ConfigError(
+            f"{str(folder)!r} is not the folder of a stored study (no {STUDY_FILE}); {Store(folder).listing()}"
+        )
+    advice = f"study folder {folder} is damaged: delete it, and run-study writes it again from the stored cells"
+    info = _read_json(folder / STUDY_FILE, _STUDY_KEYS, advice)
+    store = Store(folder.absolute().parent.parent)
+    cells = {digest: store.read_cell(digest) for digest in dict.fromkeys(info["cells"])}
+    records = [stored_row(info["study"], digest, cells[digest].info) for digest in info["cells"]]
+    return StudyResults(
+        name=info["study"],
+        settings=info["settings"],
+        records=records,
+        rows=pd.DataFrame(records),
+        curves=_stack({digest: cell.curves for digest, cell in cells.items()}),
+        replicas=_stack({digest: cell.replicas for digest, cell in cells.items()}),
+        folder=folder,
+        info=info,
+    )
+
+
+def json_text(content: Any) -> str:
+    """Strict JSON: what is not finite becomes null."""
+    return json.dumps(json_ready(content), indent=1, allow_nan=False) + "\n"
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """A free temporary name in the folder of `path`; whatever is left under it in the end is removed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _read_json(file: Path, keys: set[str], advice: str) -> dict[str, Any]:
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{advice} ({file.name}: {_brief(error)})") from None
+    version = info.get("schema") if isinstance(info, dict) else None
+    if version is None:
+        raise ConfigError(f"{advice} ({file.name}: no schema version)")
+    if version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"{file} has schema version {version!r}, this kdsim reads and writes {SCHEMA_VERSION}: "
+            "read it with the kdsim that wrote it, or use another results folder"
+        )
+    if missing := sorted(keys - info.keys()):
+        raise ConfigError(f"{advice} ({file.name}: no {', '.join(missing)})")
+    return info
+
+
+def _stack(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables one below the other, with a first column `cell`."""
+    if not tables:
+        return pd.DataFrame({"cell": []})
+    return pd.concat([table.assign(cell=digest) for digest, table in tables.items()], ignore_index=True)
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

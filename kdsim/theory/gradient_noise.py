@@ -1,0 +1,48 @@
+"""Covariance of a sample's gradient: its label part and its input part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdsim.population import Population
+from kdsim.students.base import LinearStudent
+from kdsim.students.optimum import kron_mean
+from kdsim.supervision.base import Supervision
+
+
+def gradient_covariance(
+    student: LinearStudent, population: Population, supervision: Supervision, theta: Tensor
+) -> Tensor:
+    """Covariance Sg of the gradient of one sample, x uniform over the pool and q fresh, at theta (K, d).
+
+        Sg = E[N(x) (x) xx'] + E[r r' (x) xx'] - g g',   r = residual at the mean target, g = E[r (x) x],
+
+    N(x) the covariance of the output gradient given x (label part); the rest is the input part, which vanishes
+    at the optimum of a realisable student without an ordinary ridge. Ridge terms carry no noise.
+
+    Returns:
+        (K d, K d), theta flattened row by row.
+    """
+    outputs = population.x @ theta.T
+    label = student.output_noise(outputs, supervision.covariance(population.p))  # (N, K, K)
+    residual = student.output_gradient(outputs, supervision.mean(population.p))  # (N, K)
+    second = label + residual[:, :, None] * residual[:, None, :]
+    mean = (residual.T @ population.x / population.size).flatten()
+    return kron_mean(second, population.x) - torch.outer(mean, mean)
+
+
+def gradient_noise(
+    student: LinearStudent, population: Population, supervision: Supervision, theta: Tensor, batch_size: int = 1
+) -> float:
+    """sigma^2 = tr Sg / b at theta (K, d): the total variance of a batch gradient, batch drawn with replacement.
+
+    At the optimum and for targets that sum to one it is E[|x|^2 tr C(x)] / b. Source: shared theory, section 3.
+    """
+    outputs = population.x @ theta.T
+    label = student.output_noise(outputs, supervision.covariance(population.p))
+    residual = student.output_gradient(outputs, supervision.mean(population.p))
+    second = label.diagonal(dim1=-2, dim2=-1).sum(-1) + residual.square().sum(-1)  # (N,)
+    mean = residual.T @ population.x / population.size
+    total = (second * population.x.square().sum(-1)).mean() - mean.square().sum()
+    return max(total.item(), 0.0) / batch_size

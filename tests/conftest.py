@@ -1,0 +1,8 @@
+"""Settings of all tests: reproducible examples, one thread (two threads wait for each other when another process has the core)."""
+
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("kdsim", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kdsim")
+torch.set_num_threads(1)

@@ -1,0 +1,202 @@
+"""Runs skip what is finished, survive interruption bit for bit, and keep what a failing pack does not touch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+import pytest
+from tiny_study import SmallPool, Tiny
+
+from kdsim.config import ConfigError, digest
+from kdsim.population import Population
+from kdsim.study import packs, runner
+from kdsim.study.base import Cell
+from kdsim.study.report import results_table
+from kdsim.study.runner import Interrupted, Progress
+from kdsim.study.store import CURVES_FILE, REPLICAS_FILE, STUDY_FILE, TABLE_FILE, Store, read_study
+from kdsim.supervision import Exact, OneHot
+
+LONG = Tiny(steps=3000, replicas=64)
+"""Several chunks of the engine."""
+
+
+@dataclass(frozen=True)
+class Broken(SmallPool):
+    """A problem with a bug."""
+
+    name: ClassVar[str] = "broken"
+
+    def population(self, seed: int) -> Population:
+        raise RuntimeError("no pool\ntoday")
+
+
+@dataclass(frozen=True)
+class Mixed(Tiny):
+    """Cells of two problems, one of which fails."""
+
+    name: ClassVar[str] = "mixed"
+
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(c for cell in super().cells() for c in (replace(cell, problem=Broken()), cell))
+
+
+def tables(out: Path, study: Tiny) -> list[bytes]:
+    """The stored tables of the study's cells, as bytes."""
+    folders = [Store(out).cell_folder(digest(cell)) for cell in study.cells()]
+    return [(folder / name).read_bytes() for folder in folders for name in (CURVES_FILE, REPLICAS_FILE)]
+
+
+def kill_self_at(step: int, number: signal.Signals = signal.SIGINT):
+    def progress(state: Progress) -> None:
+        if state.step >= step:
+            os.kill(os.getpid(), number)
+
+    return progress
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    runner.run(LONG, out)
+    return out
+
+
+def test_a_run_stores_what_it_returns(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    study = Tiny()
+    result = runner.run(study, tmp_path, progress=seen.append)
+    assert [row["supervision"] for row in result.rows] == ["exact", "one-hot", "halfway"]
+    assert result.failures == [] and not result.user_error
+    assert result.replica_steps == 3 * 8 * 400 == seen[-1].done == seen[-1].total
+    assert 0 < result.engine_seconds <= result.wall_seconds
+    stored = read_study(result.folder)
+    assert stored.records == json.loads(json.dumps(result.rows))
+    assert stored.settings == result.settings and stored.settings["problem"]["class"] == "small-pool"
+    assert len(stored.settings["source_sha256"]) == 64  # the study file's
+    assert set(stored.curves["cell"]) == set(stored.rows["cell"]) == {digest(cell) for cell in study.cells()}
+    assert len(stored.replicas) == 3 * 8
+    assert len(pd.read_csv(result.folder / TABLE_FILE)) == 3
+    cell = Store(tmp_path).read_cell(digest(study.cells()[0])).info
+    assert cell["versions"]["torch"] and cell["date"] and cell["replica_steps"] == 8 * 400
+    assert cell["cell"]["sgd"]["dtype"] == "float32"  # defaults are stored
+    assert list((tmp_path / "partial").iterdir()) == []
+    assert len(results_table(result.rows).rows) == 3
+
+
+def test_curves_carry_the_bound_with_its_transient(tmp_path: Path) -> None:
+    stored = read_study(runner.run(Tiny(step_size=0.02), tmp_path).folder)
+    for row in stored.records:
+        curve = stored.curves[stored.curves["cell"] == row["cell"]]
+        assert row["bound_valid"]
+        assert curve["bound"].iloc[0] == pytest.approx(curve["dist_sq_mean"].iloc[0] + row["bound_floor"], rel=1e-5)
+        assert curve["bound"].is_monotonic_decreasing and (curve["bound"] >= row["bound_floor"]).all()
+
+
+def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
+    first = runner.run(Tiny(), tmp_path)
+    again = runner.run(Tiny(), tmp_path)
+    assert again.replica_steps == 0 and again.engine_seconds == 0
+    assert again.rows == first.rows
+    more = runner.run(Tiny(supervisions=(OneHot(), Exact())), tmp_path)  # stored cells in another order
+    assert more.replica_steps == 0
+    assert [row["supervision"] for row in more.rows] == ["one-hot", "exact"]
+    Store(tmp_path).cell_folder(first.rows[1]["cell"]).rename(tmp_path / "moved")
+    assert runner.run(Tiny(), tmp_path).replica_steps == 8 * 400
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, undisturbed: Path, number: signal.Signals) -> None:
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=r"interrupted at step \d+ of 3000; 0 of 3 cells .* the same command goes on"):
+        runner.run(LONG, tmp_path, progress=kill_self_at(1000, number))
+    assert signal.getsignal(number) is handler
+    assert len(list((tmp_path / "partial").iterdir())) == 1 and list((tmp_path / "cells").iterdir()) == []
+    seen: list[Progress] = []
+    result = runner.run(LONG, tmp_path, progress=seen.append)
+    assert seen[0].step > 1000 and seen[-1].done == seen[-1].total == 3 * 64 * 3000
+    assert 0 < result.replica_steps < 3 * 64 * 2001
+    assert tables(tmp_path, LONG) == tables(undisturbed, LONG)
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_slices_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
+    result = runner.run(LONG, tmp_path, slice_seconds=0)
+    assert result.replica_steps == 3 * 64 * 3000
+    assert tables(tmp_path, LONG) == tables(undisturbed, LONG)
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_bit_for_bit(tmp_path: Path, undisturbed: Path) -> None:
+    script = (
+        "import os, signal, sys; sys.path.insert(0, sys.argv[2]); from kdsim.study import runner; import torch\n"
+        "from tiny_study import Tiny; torch.set_num_threads(1)\n"
+        "kill = lambda state: state.step > 2000 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "runner.run(Tiny(steps=3000, replicas=64), sys.argv[1], progress=kill, slice_seconds=0)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent.parent)], check=False
+    )
+    assert process.returncode == -signal.SIGKILL
+    result = runner.run(LONG, tmp_path)
+    assert 0 < result.replica_steps < 3 * 64 * 2000
+    assert tables(tmp_path, LONG) == tables(undisturbed, LONG)
+
+
+def test_a_failing_pack_keeps_the_others(tmp_path: Path) -> None:
+    result = runner.run(Mixed(), tmp_path)
+    assert [row["problem"] for row in result.rows] == ["small-pool"] * 3
+    assert len(result.failures) == 1 and not result.user_error
+    assert result.failures[0].startswith("3 cells of broken (exact, one-hot, halfway) failed: RuntimeError: no pool (")
+    assert read_study(result.folder).info["failures"] == result.failures
+
+
+def test_a_run_that_gives_nothing_is_not_stored(tmp_path: Path) -> None:
+    result = runner.run(Tiny(problem=Broken()), tmp_path)
+    assert result.rows == [] and len(result.failures) == 1
+    assert not (result.folder / STUDY_FILE).exists()
+
+
+def test_a_damaged_cell_stops_the_run_before_anything_is_computed(tmp_path: Path) -> None:
+    result = runner.run(Tiny(), tmp_path)
+    (Store(tmp_path).cell_folder(result.rows[0]["cell"]) / CURVES_FILE).write_bytes(b"")
+    with pytest.raises(ConfigError, match="delete it, and run-study runs the cell again"):
+        runner.run(Tiny(), tmp_path)
+
+
+def test_engine_and_device_are_looked_up_before_the_folder_is_made(tmp_path: Path) -> None:
+    for study, message in ((Tiny(engine="torhc"), "nearest: torch"), (Tiny(device="cuda:99"), "not available here")):
+        with pytest.raises(ConfigError, match=message):
+            runner.run(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_packs_share_everything_but_the_lane() -> None:
+    cells = Tiny().cells()
+    other_seed, other_alpha = replace(cells[0], seed=1), replace(cells[0], step_size=0.01, replicas=5)
+    found = packs.packs([cells[0], other_seed, cells[1], other_alpha, cells[0]])
+    assert [pack.cells for pack in found] == [(cells[0], cells[1], other_alpha), (other_seed,)]
+    assert found[0].replicas == 8 + 8 + 5
+
+
+def test_estimate_counts_and_times() -> None:
+    started = time.monotonic()
+    cost = packs.estimate(Tiny(steps=4_000_000))
+    assert time.monotonic() - started < 20
+    assert (cost.cells, cost.packs, cost.replica_steps) == (3, 1, 3 * 8 * 4_000_000)
+    assert cost.seconds > 20
+
+
+def test_predicted_rows_match_the_stored_predictions(tmp_path: Path) -> None:
+    study = Tiny()
+    for predicted, stored in zip(packs.predicted_rows(study), runner.run(study, tmp_path).rows, strict=True):
+        assert predicted.items() <= stored.items()
+        assert "floor" not in predicted

@@ -1,0 +1,193 @@
+"""Results on disk are whole or absent, and what is not ours is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from kdsim.config import SCHEMA_VERSION, ConfigError
+from kdsim.engines.base import State
+from kdsim.engines.recorder import METRICS, Record
+from kdsim.study.rows import flat_row, json_ready
+from kdsim.study.store import CELL_FILE, CURVES_FILE, STUDY_FILE, Store, json_text, read_study
+from kdsim.study.tables import curves_table, replicas_table
+
+INFO = {"cell": {"class": "Cell"}, "summary": {}, "prediction": {"mu": 1.0}, "measurement": {"floor": math.inf}}
+CURVES = pd.DataFrame({"step": [0, 5], "dist_sq_mean": [2.0, math.nan]})
+REPLICAS = pd.DataFrame({"replica": [0, 1], "floor": [0.5, 0.25]})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "out")
+    store.prepare()
+    store.write_cell("abc", INFO, CURVES, REPLICAS)
+    return store
+
+
+def test_a_cell_comes_back(store: Store) -> None:
+    cell = store.read_cell("abc")
+    assert cell.info["prediction"] == {"mu": 1.0}
+    assert cell.info["measurement"] == {"floor": None}  # strict JSON knows no infinity
+    pd.testing.assert_frame_equal(cell.curves, CURVES)
+    pd.testing.assert_frame_equal(cell.replicas, REPLICAS)
+    assert not store.has_cell("abd")
+
+
+def test_the_first_of_two_writers_stays_and_nothing_is_left_over(store: Store) -> None:
+    store.write_cell("abc", INFO | {"prediction": {"mu": 2.0}}, CURVES, REPLICAS)
+    assert store.read_cell("abc").info["prediction"] == {"mu": 1.0}
+    assert [path.name for path in store.cell_folder("abc").parent.iterdir()] == ["abc"]
+
+
+def test_a_failed_write_leaves_no_cell(store: Store) -> None:
+    with pytest.raises(TypeError):
+        store.write_cell("new", INFO | {"prediction": {"mu": object()}}, CURVES, REPLICAS)
+    assert [path.name for path in store.cell_folder("abc").parent.iterdir()] == ["abc"]
+
+
+@pytest.mark.parametrize("name", [CELL_FILE, CURVES_FILE])
+@pytest.mark.parametrize("damage", ["truncated", "removed", "zeros"])
+def test_a_damaged_cell_is_refused_with_advice(store: Store, name: str, damage: str) -> None:
+    file = store.cell_folder("abc") / name
+    content = file.read_bytes()
+    if damage == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(content[: len(content) // 2] if damage == "truncated" else bytes(len(content)))
+    with pytest.raises(ConfigError, match=r"abc is damaged: delete it") as caught:
+        store.read_cell("abc")
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 1}'])
+def test_json_that_is_no_cell_is_damaged(store: Store, content: str) -> None:
+    (store.cell_folder("abc") / CELL_FILE).write_text(content)
+    with pytest.raises(ConfigError, match="is damaged"):
+        store.read_cell("abc")
+
+
+def test_another_schema_is_refused_by_name(store: Store) -> None:
+    file = store.cell_folder("abc") / CELL_FILE
+    file.write_text(file.read_text().replace(f'"schema": {SCHEMA_VERSION}', '"schema": 99'))
+    with pytest.raises(ConfigError) as caught:
+        store.read_cell("abc")
+    assert str(file) in str(caught.value)
+    assert "99" in str(caught.value) and str(SCHEMA_VERSION) in str(caught.value)
+
+
+@pytest.mark.parametrize("blocked", ["", "cells", "partial"])
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, blocked: str) -> None:
+    out = tmp_path / "out"
+    (out / blocked).parent.mkdir(exist_ok=True)
+    (out / blocked).write_text("a file in the way")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        Store(out).prepare()
+
+
+def test_partial_state_comes_back_bit_for_bit(store: Store) -> None:
+    state = State(7, torch.rand(2, 3, 4), {"sum": torch.rand(2, dtype=torch.float64)})
+    store.write_partial("p", state, 1.5)
+    read, seconds = store.read_partial("p")
+    assert read is not None and read.step == 7 and seconds == 1.5
+    for name, value in vars(state).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(getattr(read, name), value)
+    assert torch.equal(read.recorder["sum"], state.recorder["sum"])
+    store.delete_partial("p")
+    assert store.read_partial("p") == (None, 0.0)
+
+
+def test_a_damaged_partial_state_is_refused_with_advice(store: Store) -> None:
+    store.partial_file("p").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match=r"p\.pt cannot be read .* delete it"):
+        store.read_partial("p")
+
+
+def test_a_folder_without_a_study_says_what_there_is(store: Store) -> None:
+    with pytest.raises(ConfigError, match="nothing is stored there"):
+        read_study(store.root)
+    folder = store.root / "mine" / "0123"
+    folder.mkdir(parents=True)
+    (folder / STUDY_FILE).write_text("{")
+    with pytest.raises(ConfigError, match=r"stored there: mine/0123"):
+        read_study(store.root)
+    with pytest.raises(ConfigError, match="mine/0123 is damaged"):
+        read_study(folder)
+
+
+def test_json_is_strict() -> None:
+    content = {"a": math.nan, "b": [np.float64("inf"), np.int64(3)], "c": torch.tensor(2.5), 4: (True, None, "x")}
+    assert json.loads(json_text(content)) == {"a": None, "b": [None, 3], "c": 2.5, "4": [True, None, "x"]}
+    assert json_ready(np.bool_(True)) is True
+
+
+# Tables -----------------------------------------------------------------------------------------
+
+
+def _record(values: torch.Tensor) -> Record:
+    """A record whose metrics all are `values` (C, R)."""
+    replicas = values.shape[1]
+    fields = {
+        "steps": torch.arange(values.shape[0]),
+        "curves": dict.fromkeys(METRICS, values),
+        "tail_mean": values[-2:],
+        "tail_std": torch.ones(replicas, dtype=torch.float64),
+        "tail_samples": 2,
+        "tail_start": 0,
+        "diverged_at": torch.full((replicas,), -1),
+    }
+    return Record(**{name: fields[name] for name in Record.__dataclass_fields__})
+
+
+def test_curves_agree_with_numpy() -> None:
+    values = torch.rand(3, 33, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    table = curves_table(_record(values))
+    assert list(table["step"]) == [0, 1, 2]
+    for metric in METRICS:
+        np.testing.assert_allclose(table[f"{metric}_mean"], values.numpy().mean(1), rtol=1e-15)
+        np.testing.assert_allclose(table[f"{metric}_se"], values.numpy().std(1, ddof=1) / 33**0.5, rtol=1e-13)
+        for percent in (5, 25, 50, 75, 95):
+            expected = np.percentile(values.numpy(), percent, axis=1)
+            np.testing.assert_allclose(table[f"{metric}_q{percent:02d}"], expected, rtol=1e-14)
+
+
+def test_diverged_replicas_count_as_worst() -> None:
+    values = torch.arange(1.0, 22.0, dtype=torch.float64).repeat(2, 1)  # 21 replicas: quantiles are order statistics
+    values[1, :6] = math.nan
+    values[1, 6] = math.inf
+    table = curves_table(_record(values))
+    assert table["dist_sq_q50"].tolist() == [11.0, 18.0]  # seven of 21 are worse than all others
+    assert table["dist_sq_q95"].tolist() == [20.0, math.inf]
+    assert table["accuracy_q05"].tolist() == [2.0, -math.inf]
+    assert not np.isfinite(table["dist_sq_mean"][1])
+    assert len(replicas_table(_record(values))) == 21
+
+
+# Rows -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("exact", "first_order", "floor", "ratio"),
+    [
+        (2.0, 4.0, 3.0, 1.5),
+        (None, 4.0, 3.0, 0.75),
+        (None, None, 3.0, None),
+        (0.0, 4.0, 3.0, None),
+        (2.0, 4.0, None, None),
+    ],
+)
+def test_ratio_takes_the_sharpest_prediction(exact: float, first_order: float, floor: float, ratio: float) -> None:
+    summary = {"step_size": 0.5, "tail_start": 30, "steps": 40, "replicas": 2, "seed": 0, "engine": "e", "device": "d"}
+    prediction = {"mu": 0.2, "exact_floor": exact, "first_order_floor": first_order}
+    row = flat_row("s", "abc", summary, prediction, {"floor": floor})
+    assert row["ratio"] == ratio
+    assert row["tail_relaxations"] == pytest.approx(3.0)
+    assert list(row)[:2] == ["study", "cell"]
+    assert "ratio" not in flat_row("s", "abc", summary, prediction)

@@ -1,0 +1,330 @@
+"""The command line: one JSON object or a table on standard output, one line and exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_study
+
+from kdsim import __version__
+from kdsim.cli import main
+from kdsim.problems import PROBLEMS
+from kdsim.supervision import SUPERVISIONS
+
+TINY = str(Path(tiny_study.__file__))
+SWEEP = ["noise-sweep", "--quick", "--set", "problem=softmax-linear", "--set", "problem.samples=64", "--replicas", "4"]
+SWEEP += ["--set", "problem.dimension=3", "--set", "families=dirichlet", "--set", "levels=2", "--set", "steps=200"]
+KDSIM = [sys.executable, "-m", "kdsim.cli"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny_run(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Folder of a stored run of the tiny study."""
+    assert main(["run-study", TINY, "--json"]) == 0
+    return Path(json.loads(capsys.readouterr().out)["results"])
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    code = main([*arguments, "--json"])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return json.loads(captured.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+# What works -------------------------------------------------------------------------------------
+
+
+def test_run_study_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    got = run_json(capsys, "run-study", *SWEEP)
+    keys = ["study", "settings", "rows", "replica_steps", "engine_seconds", "wall_seconds", "results", "figures"]
+    assert list(got) == keys
+    assert got["study"] == "noise-sweep" and got["settings"]["problem"]["class"] == "softmax-linear"
+    assert [row["supervision"] for row in got["rows"]] == ["exact", "one-hot", "dirichlet", "dirichlet"]
+    assert got["replica_steps"] == 4 * 4 * 200
+    row = got["rows"][2]
+    first = ["study", "cell", "problem", "student", "ridge", "ridge_kind", "supervision", "level", "step_size"]
+    assert list(row)[: len(first)] == first
+    assert {"nu", "mu", "floor", "floor_low", "ratio", "tail_relaxations", "steps", "seed", "engine"} <= row.keys()
+    assert [Path(file).suffix for file in got["figures"]] == [".png", ".pdf"]
+    assert all(Path(file).stat().st_size > 1000 for file in got["figures"])
+    assert Path(got["results"]).parts[:2] == ("results", "noise-sweep")
+
+
+def test_run_study_for_people(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in ("120", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert main(["run-study", TINY]) == 0
+        captured = capsys.readouterr()
+        lines = captured.out.splitlines()
+        assert captured.err == ""
+        assert max(map(len, lines[:-4])) <= int(columns)
+        header = next(line for line in lines if line.startswith("supervision"))
+        assert {"nu", "floor", "theory", "ratio"} <= set(header.split())
+        assert [line.split()[0] for line in lines if line.startswith(("exact", "one-hot", "halfway"))] == [
+            "exact",
+            "one-hot",
+            "halfway",
+        ]
+        assert lines[-3].startswith("results  results") and lines[-1].endswith("tiny.pdf")
+    assert "nothing to simulate" in captured.out
+
+
+def test_results_by_name_file_and_folder(tiny_run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    by_file = run_json(capsys, "results", TINY)
+    for target in ("tiny", str(tiny_run), str(tiny_run.parent)):
+        assert run_json(capsys, "results", target)["rows"] == by_file["rows"]
+    assert main(["results", str(tiny_run), "--csv"]) == 0
+    captured = capsys.readouterr()
+    assert [row["supervision"] for row in csv.DictReader(io.StringIO(captured.out))] == ["exact", "one-hot", "halfway"]
+    assert "steps=400" in captured.err and captured.err.count("\n") == 1  # which run it is
+    assert main(["results", TINY]) == 0
+    assert "halfway" in capsys.readouterr().out
+
+
+def test_results_need_no_study_file(tiny_run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = here / "mine.py"
+    source.write_text(Path(TINY).read_text().replace('"tiny"', '"mine"'))
+    stored = run_json(capsys, "run-study", str(source))
+    source.write_text(source.read_text() + "\n# edited\n")
+    assert run_json(capsys, "results", stored["results"])["rows"] == stored["rows"]
+    assert main(["figure", stored["results"]]) == 2
+    assert "has changed since this run" in capsys.readouterr().err
+    assert main(["figure", str(source), "--format", "svg"]) == 0
+    assert (Path(stored["results"]) / "mine.svg").read_text().startswith("<?xml")
+    capsys.readouterr()
+    source.unlink()
+    assert run_json(capsys, "results", stored["results"])["rows"] == stored["rows"]
+    assert main(["figure", stored["results"]]) == 2
+    assert "is gone" in capsys.readouterr().err
+
+
+def test_figure_by_folder(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["figure", str(tiny_run), "--format", "pdf, svg"]) == 0
+    files = capsys.readouterr().out.split()
+    assert files == [str(tiny_run / "tiny.pdf"), str(tiny_run / "tiny.svg")]
+
+
+def test_a_figure_that_fails_leaves_the_results(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = here / "mine.py"
+    source.write_text(Path(TINY).read_text().replace("    figure = Figure()", "    raise OSError('no\\nink')"))
+    assert main(["run-study", str(source), "--json"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and "warning: no figure, OSError: no" in captured.err
+    got = json.loads(captured.out)
+    assert got["figures"] == [] and len(got["rows"]) == 3
+
+
+def test_predict_agrees_with_what_run_study_stores(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predicted = run_json(capsys, "predict", TINY)
+    stored = run_json(capsys, "results", TINY)
+    assert predicted["study"] == "tiny"
+    for theory, row in zip(predicted["rows"], stored["rows"], strict=True):
+        assert theory.items() <= row.items()
+    assert main(["predict", TINY, "--csv", "--set", "supervisions=one-hot"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 1 and float(rows[0]["sigma_star_sq"]) > 0
+    assert main(["predict", TINY]) == 0
+    assert "sigma*^2" in capsys.readouterr().out
+
+
+def test_show_study(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show-study", TINY, "--seed", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "problem.samples" in out and "the pool." in out and "alpha." in out
+    assert "3 cells in 1 engine call, 9,600 replica-steps" in out
+    assert not (here / "results").exists()
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, names in (
+        ("list-studies", ["noise-sweep"]),
+        ("list-problems", [cls.name for cls in PROBLEMS]),
+        ("list-supervisions", [cls.name for cls in SUPERVISIONS]),
+    ):
+        assert main([command]) == 0
+        out = capsys.readouterr().out
+        assert all(name in out for name in names)
+    assert "concentration" in out
+
+
+@pytest.mark.parametrize("name", [cls.name for cls in PROBLEMS])
+def test_export_problem(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    settings = [] if name == "digits" else ["--set", "samples=50"]
+    assert main(["export-problem", name, "--out", "pool.npz", "--seed", "4", *settings]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    with np.load(here / "pool.npz") as pool:
+        x, p, theta = pool["x"], pool["p"], pool["theta_star"]
+        assert (x.dtype, p.dtype, theta.dtype, pool["y"].dtype) == (np.float64, np.float64, np.float64, np.int64)
+        assert str(pool["name"]) == name and int(pool["seed"]) == 4
+    outputs = x @ theta.T
+    if name != "simplex-linear":
+        outputs = np.exp(outputs - outputs.max(1, keepdims=True))
+        outputs /= outputs.sum(1, keepdims=True)
+    np.testing.assert_allclose(outputs, p, atol=1e-10)
+    assert [path.name for path in here.iterdir()] == ["pool.npz"]
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kdsim {__version__}\n"
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "kdsim run-study noise-sweep --quick" in text and "Bayes class probabilities" in text
+    assert main([]) == 0
+    assert capsys.readouterr().out == text
+
+
+# What is refused ----------------------------------------------------------------------------------
+
+BAD_INPUT = [
+    (["run-study", "noise-swep"], ["noise-swep", "nearest: noise-sweep"]),
+    (["run-study", "absent.py"], ["absent.py", "cannot be read"]),
+    (["run-study", "noise-sweep", "--set", "stps=3"], ["stps", "nearest: steps", "allowed: problem"]),
+    (["run-study", "noise-sweep", "--set", "problem.clases=3"], ["problem.clases", "nearest: problem.classes"]),
+    (["run-study", "noise-sweep", "--set", "families=dirchlet"], ["dirchlet", "nearest: dirichlet", "two-point"]),
+    (["run-study", "noise-sweep", "--set", "families=one-hot"], ["one-hot", "dirichlet"]),
+    (["run-study", "noise-sweep", "--set", "problem=digit"], ["nearest: digits", "gaussian-mixture"]),
+    (["run-study", "noise-sweep", "--set", "nu=0.9"], ["nu = 0.9", "dirichlet", "0.0"]),
+    (["run-study", "noise-sweep", "--set", "nu=-1"], ["nu = -1", ">= 0"]),
+    (["run-study", "noise-sweep", "--set", "nu=nan"], ["nu = nan"]),
+    (["run-study", "noise-sweep", "--set", "steps"], ["--set 'steps'", "KEY=VALUE"]),
+    (["run-study", "noise-sweep", "--set", "seed=1", "--seed", "2"], ["'seed' is set twice"]),
+    (["run-study", TINY, "--set", "step_size=0"], ["step_size = 0", "> 0"]),
+    (["run-study", TINY, "--set", "step_size=-0.1"], ["step_size = -0.1", "> 0"]),
+    (["run-study", TINY, "--set", "step_size=nan"], ["step_size = nan", "finite"]),
+    (["run-study", TINY, "--set", "step_size=fast"], ["'fast'", "a number"]),
+    (["run-study", "noise-sweep", "--set", "batch_size=0"], ["batch_size = 0", ">= 1"]),
+    (["run-study", TINY, "--set", "batch_size=2"], ["batch_size", "allowed: problem"]),
+    (["run-study", TINY, "--set", "supervisions="], ["no cells"]),
+    (["run-study", TINY, "--replicas", "1"], ["replicas = 1", ">= 2"]),
+    (["run-study", TINY, "--replicas", "many"], ["replicas = 'many'", "integer"]),
+    (["run-study", TINY, "--seed", "-1"], ["seed = -1", ">= 0"]),
+    (["run-study", TINY, "--device", "cuda:99"], ["cuda:99", "allowed: cpu"]),
+    (["run-study", TINY, "--engine", "torhc"], ["torhc", "nearest: torch"]),
+    (["run-study", TINY, "--out", "in-the-way"], ["in-the-way", "cannot be written"]),
+    (["run-study", TINY, "--out", "in-the-way/deeper"], ["in-the-way", "cannot be written"]),
+    (["run-study", "wrong.py"], ["wrong.py, line 2", "syntax error"]),
+    (["show-study", "wrong.py"], ["wrong.py, line 2"]),
+    (["predict", "noise-sweep", "--json", "--csv"], ["--json and --csv"]),
+    (["predict", "wrong.py"], ["wrong.py, line 2"]),
+    (["results", "noise-sweep"], ["no results of 'noise-sweep'", "nothing is stored"]),
+    (["results", "noise-sweep", "--quick"], ["no results", "with these settings"]),
+    (["results", "nose-sweep"], ["nearest: noise-sweep"]),
+    (["results", "no/such/folder"], ["no/such/folder"]),
+    (["results", "."], ["no study.json"]),
+    (["figure", "noise-sweep", "--format", "gif"], ["gif", "png, pdf, svg"]),
+    (["figure", "noise-sweep"], ["no results"]),
+    (["export-problem", "digit", "--out", "x.npz"], ["nearest: digits"]),
+    (["export-problem", "digits"], ["--out"]),
+    (["export-problem", "digits", "--out", "no/x.npz"], ["no/x.npz", "cannot be written"]),
+    (["export-problem", "softmax-linear", "--out", "x.npz", "--set", "classes=1"], ["classes = 1", ">= 2"]),
+    (["export-problem", "softmax-linear", "--out", "x.npz", "--set", "size=1"], ["'size'", "classes"]),
+    (["export-problem", "digits", "--out", "x.npz", "--seed", "x"], ["--seed"]),
+    (["export-problem", "digits", "--out", "x.npz", "--seed", "-1"], ["--seed"]),
+    (["run-stdy", "noise-sweep"], ["run-stdy", "run-study"]),
+    (["run-study", "noise-sweep", "--quik"], ["--quik", "--quick"]),
+    (["run-study"], ["NAME|FILE"]),
+    (["run-study", "noise-sweep", "extra"], ["extra"]),
+    (["run-study", "noise-sweep", "--set"], ["--set"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD_INPUT, ids=lambda value: " ".join(map(os.path.basename, value)))
+def test_bad_input_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    (here / "in-the-way").write_text("a file\n")
+    (here / "wrong.py").write_text("x = 1\nclass Study(:\n")
+    code = main(arguments)
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert captured.err.startswith("kdsim: error: ") and captured.err.count("\n") == 1, captured.err
+    assert all(word in captured.err for word in words), captured.err
+    assert sorted(path.name for path in here.iterdir()) == ["in-the-way", "wrong.py"]
+
+
+def test_another_schema_is_refused(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tiny_run / "study.json"
+    file.write_text(file.read_text().replace('"schema": 1', '"schema": 0'))
+    for command in (["results", "tiny"], ["results", str(tiny_run)], ["figure", TINY]):
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and str(file) in err and "schema version 0" in err
+
+
+def test_a_damaged_cell_is_one_line(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = next(Path("results/cells").glob("*/cell.json"))
+    damaged.write_text(damaged.read_text()[:100])
+    for command in (["results", "tiny"], ["run-study", TINY]):
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and str(damaged.parent) in err and "delete it" in err
+
+
+def test_a_pack_that_fails_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = here / "mine.py"
+    source.write_text(Path(TINY).read_text().replace("        q = OneHot()", "        q = NoSuchName()"))
+    assert main(["run-study", str(source), "--set", "supervisions=exact"]) == 0
+    capsys.readouterr()
+    assert main(["run-study", str(source)]) == 1
+    captured = capsys.readouterr()
+    assert (
+        captured.err.count("\n") == 1 and "NameError: name 'NoSuchName'" in captured.err and "mine.py:" in captured.err
+    )
+    assert "exact" in captured.out  # what is stored is shown
+
+
+# Processes ------------------------------------------------------------------------------------------
+
+
+def test_standard_output_of_a_process_is_the_json_object_alone(here: Path) -> None:
+    process = subprocess.run([*KDSIM, "run-study", TINY, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(process.stdout)["study"] == "tiny"
+
+
+def test_usage_errors_and_help_import_no_torch() -> None:
+    process = subprocess.run([*KDSIM, "run-stdy"], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr.count("\n")) == (2, "", 1)
+    code = "import sys; from kdsim.cli import main; code = main(['--help']); sys.exit(code or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_reader_that_goes_away(tiny_run: Path) -> None:
+    process = subprocess.Popen(
+        [*KDSIM, "results", "tiny", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    err = process.stderr.read()
+    process.wait()
+    assert "Traceback" not in err and "Exception" not in err
+
+
+def test_an_interrupted_run_study_goes_on(here: Path) -> None:
+    command = [*KDSIM, "run-study", TINY, "--set", "steps=30000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (here / "results" / "partial").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert err.count("\n") == 1 and "interrupted at step" in err and "same command goes on" in err
+    assert main(command[len(KDSIM) :]) == 0

@@ -1,0 +1,85 @@
+"""Imports point one way. Theory and engines never meet; only figures draw; only the command line prints."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+BASE = {"config", "rng", "simplex", "population"}
+CONTENT = {"problems", "supervision", "losses", "students"}
+ALLOWED: dict[str, set[str]] = {
+    "config": set(),
+    "rng": set(),
+    "simplex": set(),
+    "population": {"config", "simplex"},
+    "problems": BASE,
+    "supervision": BASE,
+    "losses": BASE,
+    "students": BASE | {"losses"},
+    "theory": BASE | CONTENT,  # never engines: predictions do not look at simulations
+    "engines": BASE | CONTENT,  # never theory: simulations do not look at predictions
+    "measure": BASE | CONTENT | {"engines"},
+    "study": BASE | CONTENT | {"theory", "engines", "measure"},
+    "studies": BASE | CONTENT | {"theory", "engines", "measure", "study"},
+    "figures": set(),
+    "cli": BASE | CONTENT | {"theory", "engines", "measure", "study", "studies", "figures"},
+}
+
+
+def modules() -> list[tuple[str, Path]]:
+    """(part of kdsim, file) of every module."""
+    found = []
+    for path in sorted((ROOT / "kdsim").rglob("*.py")):
+        part = path.relative_to(ROOT / "kdsim").parts[0].removesuffix(".py")
+        if part != "__init__":
+            found.append(("cli" if part.startswith("cli") else part, path))
+    for part in ("studies", "figures"):
+        found.extend((part, path) for path in sorted((ROOT / part).glob("*.py")))
+    return found
+
+
+def imported_names(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, at any depth."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def violations(part: str, names: set[str]) -> list[str]:
+    """Imports of kdsim parts that `part` may not use."""
+    parts = {name.split(".")[1] for name in names if name.startswith("kdsim.")}
+    return sorted(p for p in parts if p in ALLOWED and p not in ALLOWED[part] | {part})
+
+
+@pytest.mark.parametrize(("part", "path"), modules(), ids=lambda value: str(value).rpartition("/")[2])
+def test_imports_point_one_way(part: str, path: Path) -> None:
+    assert part in ALLOWED, f"{path}: add {part} to ALLOWED, and say in docs/architecture.md where it stands"
+    assert violations(part, imported_names(path)) == [], path
+
+
+@pytest.mark.parametrize(("part", "path"), modules(), ids=lambda value: str(value).rpartition("/")[2])
+def test_only_figures_draw(part: str, path: Path) -> None:
+    drawing = {name for name in imported_names(path) if name.split(".")[0] == "matplotlib"}
+    assert part in ("figures",) or not drawing, path
+
+
+@pytest.mark.parametrize(("part", "path"), modules(), ids=lambda value: str(value).rpartition("/")[2])
+def test_only_the_command_line_prints(part: str, path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    prints = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert part == "cli" or not prints, path
+
+
+def test_a_planted_import_is_caught() -> None:
+    assert violations("theory", {"kdsim.engines.base"}) == ["engines"]
+    assert violations("engines", {"kdsim.theory.bounds"}) == ["theory"]
+    assert violations("supervision", {"kdsim.supervision.base", "kdsim.rng"}) == []

@@ -1,0 +1,100 @@
+"""sigma*^2 and the covariance of a sample's gradient, against Monte Carlo and the closed forms of theory.md."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdsim import simplex
+from kdsim.population import Population
+from kdsim.rng import Draws, Stream, uniform_index
+from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
+from kdsim.supervision import SUPERVISIONS, Annotators, Dirichlet, Exact, Independent, OneHot, TwoPoint
+from kdsim.supervision.base import Batch
+from kdsim.theory import gradient_covariance, gradient_noise
+from tests.strategies import populations, supervisions
+
+Z_LIMIT = 5.0
+
+
+def _pool(student: str, seed: int = 3, size: int = 12, classes: int = 4, features: int = 3) -> Population:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, features, dtype=torch.float64, generator=generator)
+    theta = torch.randn(classes, features, dtype=torch.float64, generator=generator)
+    if student == "softmax-regression":
+        theta = theta - theta.mean(0)
+        return Population(x=x, p=torch.softmax(x @ theta.T, -1), optimum=theta)
+    x, theta = torch.softmax(x, -1), torch.softmax(theta, 0)
+    return Population(x=x, p=x @ theta.T, optimum=theta)
+
+
+def _sample_gradients(student, population, supervision, theta, count: int) -> torch.Tensor:
+    """Gradients of `count` fresh samples, x uniform over the pool: (count, K d)."""
+    visit = torch.arange(count)[None]
+    zero = torch.zeros(1, 1, dtype=torch.int64)
+    words = Draws(zero, zero, visit, Stream.INDEX, torch.float64, start=0).words(0)
+    index = uniform_index(words, population.size)
+    draws = Draws(zero, zero, visit, Stream.LABEL, torch.float64, start=0)
+    q = supervision.sample(Batch(index=index, p=population.p[index]), draws).q
+    x = population.x[index[0]]
+    residual = student.output_gradient(x @ theta.T, q[0])
+    return torch.einsum("nk,nd->nkd", residual, x).flatten(1)
+
+
+@pytest.mark.parametrize("supervision", [cls() for cls in SUPERVISIONS], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "student", [SoftmaxRegression(0.2, "ordinary"), LeastSquares(0.2, "ordinary")], ids=lambda s: s.name
+)
+def test_covariance_matches_monte_carlo(student, supervision):
+    """Off the BCP's optimum too: label part and input part, each entry within 5 standard errors."""
+    population = _pool(student.name)
+    theta = minimiser(student, population, supervision.mean(population.p)) + 0.1
+    gradients = _sample_gradients(student, population, supervision, theta, 200_000)
+    centred = gradients - gradients.mean(0)
+    products = centred[:, :, None] * centred[:, None, :]
+    expected = gradient_covariance(student, population, supervision, theta)
+    se = products.std(0) / len(gradients) ** 0.5
+    # logit-gaussian's moments are a quasi-Monte Carlo rule: its stated accuracy, relative to the scale, comes on top
+    assert ((products.mean(0) - expected).abs() <= Z_LIMIT * se + 2e-4 * expected.diagonal().max()).all()
+    total = centred.square().sum(1)
+    noise = gradient_noise(student, population, supervision, theta)
+    assert abs(total.mean() - noise) <= Z_LIMIT * total.std() / len(total) ** 0.5 + 2e-4 * noise
+
+
+@given(populations(), supervisions(), st.integers(1, 64))
+def test_noise_is_the_trace_over_the_batch_size(population, supervision, batch_size):
+    quadratic = torch.allclose(population.x @ population.optimum.T, population.p)
+    student = LeastSquares() if quadratic else SoftmaxRegression()
+    covariance = gradient_covariance(student, population, supervision, population.optimum)
+    noise = gradient_noise(student, population, supervision, population.optimum, batch_size)
+    assert noise == pytest.approx(covariance.trace().item() / batch_size, rel=1e-9, abs=1e-12)
+    assert torch.linalg.eigvalsh(covariance)[0] >= -1e-10 * (1 + covariance.trace())
+
+
+@given(populations("softmax-regression"))
+def test_closed_forms_at_the_optimum(population):
+    """Section 3 of theory.md: tr Fisher for one-hot, fractions of it, and nu E|x|^2 (K - 2 + K |p|^2)."""
+    student, theta, p = SoftmaxRegression(), population.optimum, population.p
+    norms = population.x.square().sum(-1)
+    scores = torch.eye(population.classes, dtype=p.dtype) - p[:, None, :]  # (N, K, K): row k is e_k - p
+    fisher_trace = (norms * (p[..., None] * scores.square()).sum((-1, -2))).mean().item()
+    one_hot = gradient_noise(student, population, OneHot(), theta)
+    assert one_hot == pytest.approx(fisher_trace, rel=1e-10, abs=1e-14)
+    assert one_hot == pytest.approx((norms * simplex.gini(p)).mean().item(), rel=1e-10, abs=1e-14)
+    assert gradient_noise(student, population, Dirichlet(3.0), theta) == pytest.approx(
+        one_hot / 4, rel=1e-10, abs=1e-14
+    )
+    assert gradient_noise(student, population, Annotators(7.0), theta) == pytest.approx(
+        one_hot / 7, rel=1e-10, abs=1e-14
+    )
+    assert gradient_noise(student, population, Exact(), theta) == pytest.approx(0, abs=1e-25)
+    classes = population.classes
+    independent = 0.3 * (norms * (classes - 2 + classes * p.square().sum(-1))).mean().item()
+    assert gradient_noise(student, population, Independent(0.3), theta) == pytest.approx(independent, rel=1e-10)
+    two_point = TwoPoint(0.5)
+    total = two_point.covariance(p).diagonal(dim1=-2, dim2=-1).sum(-1)
+    assert gradient_noise(student, population, two_point, theta) == pytest.approx(
+        (norms * total).mean().item(), abs=1e-12
+    )
