@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,8 +11,7 @@ from matplotlib.lines import Line2D
 
 from kdsim.figures import style
 
-ZERO = 1e-8
-"""Floors below this fraction of one-hot's are zero to rounding: named in a note instead of stretching the axis."""
+NU = r"$\nu$, per-class variance"
 CURVE_FAMILY = "dirichlet"
 """The family whose lowest and middle levels are drawn among the learning curves."""
 
@@ -23,11 +21,17 @@ def figure(results: Any) -> Figure:
     rows, curves = results.rows, results.curves
     styles = style.supervision_styles(dict.fromkeys(rows["supervision"]))
     with style.paper():
-        fig = Figure(figsize=(style.TEXT_WIDTH, 3.0), layout="constrained")
-        left, middle, right = fig.subplots(1, 3)
+        fig = Figure(figsize=(style.TEXT_WIDTH, 3.5), layout="constrained")
+        grid = fig.add_gridspec(2, 3, height_ratios=(3, 1))
+        left, right = fig.add_subplot(grid[:, 0]), fig.add_subplot(grid[:, 2])
+        middle = fig.add_subplot(grid[0, 1])
+        below = fig.add_subplot(grid[1, 1], sharex=middle)
         _curves(left, rows, curves, styles)
         _against_nu(middle, rows, styles, "floor")
+        _ratio(below, rows, styles)
         _against_nu(right, rows, styles, "fluctuation")
+        middle.set_xlabel("")
+        middle.tick_params(labelbottom=False)
         left.set_title("(a) learning curves", loc="left")
         middle.set_title("(b) error floor", loc="left")
         right.set_title("(c) fluctuation in the tail", loc="left")
@@ -88,21 +92,19 @@ def _curves(ax: Axes, rows: pd.DataFrame, curves: pd.DataFrame, styles: dict[str
             ax.plot(curve["step"], curve["bound"], color=color, linestyle="--", linewidth=0.8)
         if row.supervision != "exact":
             lowest.append(curve["dist_sq_q05"].min())
-        label = row.supervision if np.isnan(row.level) else f"{row.supervision}, $\\nu$ = {row.nu:.1e}"
-        _label_end(ax, curve, label, color, below=row.supervision == "exact")
+            _label_end(ax, curve, f"$\\nu$ = {row.nu:.1e}", color)
     ax.set(xscale="log", yscale="log", xlabel="step", ylabel=r"$\mathrm{E}\,|\theta_t-\theta_*|^2$")
     if lowest:  # exact BCP falls to rounding: its curve leaves the panel
         ax.set_ylim(bottom=min(lowest) / 8)
+    ax.set_xlim(left=10)
 
 
-def _label_end(ax: Axes, curve: pd.DataFrame, label: str, color: str, below: bool) -> None:
-    """Name a curve just above its end, inside the panel."""
-    if below:
-        return
+def _label_end(ax: Axes, curve: pd.DataFrame, label: str, color: str) -> None:
+    """Name a curve below its end, inside the panel."""
     last = curve.iloc[-1]
     ax.annotate(
-        label, (last["step"], last["dist_sq_mean"]), xytext=(0, 5), textcoords="offset points",
-        ha="right", va="bottom", fontsize=6, color=color,
+        label, (last["step"], last["dist_sq_q05"]), xytext=(0, -2), textcoords="offset points", ha="right", va="top",
+        fontsize=6, color=color, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}, zorder=4,
     )  # fmt: skip
 
 
@@ -127,8 +129,24 @@ def _against_nu(ax: Axes, rows: pd.DataFrame, styles: dict[str, tuple[str, str]]
     ylabel = (
         r"floor of $|\theta-\theta_*|^2$" if quantity == "floor" else r"s.d. of $|\theta-\theta_*|^2$ within a replica"
     )
-    ax.set(xscale="log", yscale="log", xlabel=r"$\nu$, mean per-class variance of the target", ylabel=ylabel)
+    ax.set(xscale="log", yscale="log", xlabel=NU, ylabel=ylabel)
     _note_zero(ax, rows, quantity)
+
+
+def _ratio(ax: Axes, rows: pd.DataFrame, styles: dict[str, tuple[str, str]]) -> None:
+    """Measured floor over predicted floor with its 95 % interval. Families share random numbers, so do neighbours."""
+    prediction = "exact_floor" if _exact(rows) else "first_order_floor"
+    seen = rows[(rows["nu"] > 0) & rows["floor"].notna() & (rows[prediction] > 0)]
+    for name, (color, marker) in styles.items():
+        family = seen[seen["supervision"] == name]
+        ratio, low, high = (family[key] / family[prediction] for key in ("floor", "floor_low", "floor_high"))
+        ax.errorbar(
+            family["nu"], ratio, yerr=[ratio - low, high - ratio], color=color, marker=marker, linestyle="none",
+            markersize=5 if marker == "*" else 2.5, elinewidth=0.7, alpha=0.8,
+        )  # fmt: skip
+    ax.axhline(1, color="#555555", linewidth=0.8, zorder=1)
+    ax.set(xlabel=NU, ylabel="measured /\npredicted")
+    ax.margins(y=0.15)
 
 
 def _note_zero(ax: Axes, rows: pd.DataFrame, quantity: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from kdsim import __version__, cli_output
 from kdsim.config import ConfigError, by_name, choose, encode, override
@@ -33,7 +34,17 @@ Examples:
 FORMATS = ("png", "pdf", "svg")
 USER_ERROR, INTERRUPTED = 2, 130
 
+
+class Commands(TyperGroup):
+    """The commands; an unknown one is refused like every unknown name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        choose("command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     help=HELP,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -64,8 +64,8 @@ class NoiseSweep(Study):
     index: Literal["replacement", "permutation"] = "replacement"
     targets: Literal["fresh", "frozen"] = "fresh"
     dtype: Literal["float32", "float64"] = "float32"
-    checkpoints: int = 30
-    tail_fraction: float = 0.25
+    checkpoints: int = 36
+    tail_fraction: float = 0.4
     replicas: int = 64
     seed: int = 0
     engine: str = "torch"

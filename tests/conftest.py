@@ -1,4 +1,7 @@
-"""Settings of all tests: reproducible examples, one thread (two threads wait for each other when another process has the core)."""
+"""Settings of all tests: reproducible examples, one thread.
+
+Two torch threads wait for each other at every operation when another process holds a core: ten times slower.
+"""
 
 import torch
 from hypothesis import HealthCheck, settings

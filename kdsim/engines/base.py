@@ -112,8 +112,6 @@ def check_device(device: str) -> torch.device:
     available = ["cpu"]
     if torch.cuda.is_available():
         available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        available.append("mps")
     if device not in available:
         raise ConfigError(f"device = {device!r} is not available here; allowed: {', '.join(available)}")
     return torch.device(device)

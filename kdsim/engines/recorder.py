@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,12 +23,12 @@ class Recording:
     """When to record. Two settings of one run differ only in what is seen, never in the path.
 
     Attributes:
-        checkpoints: number of points of the learning curve, log-spaced before the tail and evenly spaced in it.
+        checkpoints: number of points of the learning curve (about), a third of them in the tail.
         tail_fraction: last part of the run over which floors and fluctuations are averaged, in (0, 1).
         tail_stride: steps between two samples of the squared distance in the tail.
     """
 
-    checkpoints: int = 30
+    checkpoints: int = 36
     tail_fraction: float = 0.25
     tail_stride: int = 16
 
@@ -45,15 +46,13 @@ class Recording:
         return list(range(steps, self.tail_start(steps), -self.tail_stride))[::-1]
 
     def schedule(self, steps: int) -> list[int]:
-        """Steps of the checkpoints: 0, log-spaced up to the tail, evenly spaced to the last step."""
+        """Steps of the checkpoints: a third log-spaced up to the tail, a third even there, a third even in the tail."""
         start = self.tail_start(steps)
-        in_tail = max(self.checkpoints // 3, 1)
-        before = self.checkpoints - in_tail - 1
-        log_spaced = torch.logspace(
-            0, torch.tensor(max(start, 1.0)).log10().item(), max(before, 1), dtype=torch.float64
-        )
-        even = torch.linspace(start, steps, in_tail + 1, dtype=torch.float64)[1:]
-        return sorted({0, *(round(s) for s in log_spaced.tolist()), *(round(s) for s in even.tolist())})
+        third = max(self.checkpoints // 3, 1)
+        log_spaced = torch.logspace(0, math.log10(max(start, 1)), self.checkpoints - 2 * third + 1, dtype=torch.float64)
+        even = torch.linspace(0, start, third + 1, dtype=torch.float64)
+        tail = torch.linspace(start, steps, third + 1, dtype=torch.float64)
+        return sorted({round(step) for part in (log_spaced, even, tail) for step in part.tolist()})
 
 
 class Recorder:

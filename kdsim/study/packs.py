@@ -156,26 +156,24 @@ def estimate(study: Study) -> Estimate:
 def _probe(pack: Pack) -> float:
     """Seconds that the pack will take: steps, and the checkpoints, which are dense at the start, timed apart."""
     prepared, cell = pack.prepare(), pack.cells[0]
-    sparse = Recording(
-        checkpoints=2, tail_fraction=cell.recording.tail_fraction, tail_stride=cell.recording.tail_stride
-    )
+    sparse = replace(cell.recording, checkpoints=2)
     short = replace(cell.sgd, steps=2)
-    checkpoints = []
+    per_checkpoint = 0.0
     for _ in range(2):  # the first call warms up
         started = time.monotonic()
         prepared.run(sgd=short, recording=sparse)
-        checkpoints.append((time.monotonic() - started) / len(sparse.schedule(short.steps)))
+        per_checkpoint = (time.monotonic() - started) / len(sparse.schedule(short.steps))
     started = time.monotonic()
-    seen = [(started, 0)]
+    chunks = [(started, 0)]
 
     def stop(step: int) -> bool:
-        seen.append((time.monotonic(), step))
-        return seen[-1][0] - started > PROBE_SECONDS
+        chunks.append((time.monotonic(), step))
+        return len(chunks) > 2 and chunks[-1][0] - started > PROBE_SECONDS
 
     _, state = prepared.run(stop=stop, recording=sparse)
-    end = time.monotonic()
-    first = (
-        seen[1] if len(seen) > 2 and seen[-1][1] > seen[1][1] else seen[0]
-    )  # without the first chunk if there are more
-    seconds_per_step = (end - first[0]) / (state.step - first[1]) if state.step > first[1] else 0.0
-    return seconds_per_step * pack.steps + checkpoints[-1] * len(cell.recording.schedule(pack.steps))
+    if chunks[-1][1] < state.step:
+        chunks.append((time.monotonic(), state.step))
+    if len(chunks) > 2:
+        chunks = chunks[1:]  # the first chunk pays for what happens once
+    seconds, steps = chunks[-1][0] - chunks[0][0], chunks[-1][1] - chunks[0][1]
+    return seconds / steps * pack.steps + per_checkpoint * len(cell.recording.schedule(pack.steps))

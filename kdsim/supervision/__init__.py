@@ -1,7 +1,7 @@
 """Supervisions: what a student is taught at each visit. Every one is a noise model on the Bayes class probabilities."""
 
 from kdsim.supervision.annotators import Annotators
-from kdsim.supervision.base import Batch, Supervision, Target
+from kdsim.supervision.base import Batch, Supervision, Target, require_feasible
 from kdsim.supervision.confusion import Confusion
 from kdsim.supervision.dirichlet import Dirichlet
 from kdsim.supervision.exact import Exact
@@ -41,4 +41,5 @@ __all__ = [
     "Target",
     "Temperature",
     "TwoPoint",
+    "require_feasible",
 ]

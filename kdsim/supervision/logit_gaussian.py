@@ -29,7 +29,7 @@ class LogitGaussian(Supervision):
 
     Mean and covariance have no closed form: they are averages over a scrambled Sobol set of 8192 points with a
     fixed seed, z by the normal quantile function. Largest absolute error of an entry, measured on random
-    p with K = 2, 5 and 10 against 2^19 points of another scrambling (bias of q at these s: 0.001 to 0.3):
+    p with K = 2, 5 and 10 against 2^19 points of another scrambling (bias of q at these s: 0.001 to 0.9):
 
         s      0.1     0.5     1       3       10      100
         error  3e-6    3e-5    2e-4    1e-3    3e-3    4e-3
