@@ -1,7 +1,7 @@
 """A study file outside the package: its own problem, its own noise model, and a sweep over both kinds of labels.
 
-    kdsim run-study docs/examples/xor_sweep.py
-    kdsim results docs/examples/xor_sweep.py
+kdsim run-study docs/examples/xor_sweep.py
+kdsim results docs/examples/xor_sweep.py
 """
 
 from dataclasses import dataclass, field

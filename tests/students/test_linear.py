@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from strategies import SEEDS, bcps, populations
 
 from kdsim.config import ConfigError
 from kdsim.losses import cross_entropy, squared_error
@@ -13,7 +14,6 @@ from kdsim.population import Population
 from kdsim.students import STUDENTS, LeastSquares, SoftmaxRegression, minimiser
 from kdsim.students.optimum import pool_hessian
 from kdsim.supervision import Confusion
-from tests.strategies import SEEDS, bcps, populations
 
 KINDS = st.sampled_from(STUDENTS)
 LOSSES = {SoftmaxRegression: cross_entropy, LeastSquares: squared_error}

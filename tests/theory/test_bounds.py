@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import SEEDS, populations
 
 from kdsim.engines import ENGINES, SGD, Lane, Recording
 from kdsim.problems import GaussianMixture, SimplexLinear
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
 from kdsim.supervision import SUPERVISIONS, Dirichlet, Exact, Independent, OneHot, Temperature
 from kdsim.theory import Constants, Setting, constants, predict, t1, t1_sharp
-from tests.strategies import SEEDS, populations
 
 SETTING = Setting(
     constants=Constants(mu=0.1, smoothness=2.0, sample_smoothness=10.0),
@@ -84,7 +84,9 @@ def test_constants_bound_the_hessians(population, ridge, seed):
     theta = torch.randn(population.optimum.shape, dtype=torch.float64, generator=generator)
     outputs = population.x @ theta.T
     hessians = torch.einsum("nkl,ni,nj->nkilj", student.output_hessian(outputs), population.x, population.x)
-    hessians = hessians.reshape(population.size, theta.numel(), theta.numel()) + ridge * torch.eye(theta.numel())
+    hessians = hessians.reshape(population.size, theta.numel(), theta.numel()) + ridge * torch.eye(
+        theta.numel(), dtype=torch.float64
+    )
     values = torch.linalg.eigvalsh(hessians.mean(0))
     assert values[0] >= pool.mu - 1e-9
     assert values[-1] <= pool.smoothness + 1e-9
@@ -120,7 +122,7 @@ def test_independent_noise_narrows_the_step_size():
 
 
 def test_first_order_floor_of_the_paper_problem():
-    """Section 5: (rho alpha / b) sum_i h_i / (2 (h_i + lambda)) from the Hessian's eigenvalues; excess risk likewise."""
+    """Section 5: (rho alpha / b) sum_i h_i / (2 (h_i + lambda)) and its excess risk."""
     population = GaussianMixture().population(0)
     plain = SoftmaxRegression()
     outputs = population.x @ population.optimum.T
@@ -166,8 +168,9 @@ def test_no_valid_bound_is_violated(student):
                 (row.sharp_bound_valid, row.sharp_bound_floor),
             ):
                 if valid:
-                    bound = [(1 - lane.step_size * row.mu) ** t * initial + floor for t in steps]
-                    assert (low <= torch.tensor(bound, dtype=torch.float64) + 1e-12).all(), (
+                    time = torch.tensor(steps, dtype=torch.float64)
+                    bound = (1 - lane.step_size * row.mu) ** time * initial + floor
+                    assert (low <= bound + 1e-12).all(), (
                         lane.supervision,
                         lane.step_size,
                     )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import populations, supervisions
 
 from kdsim import simplex
 from kdsim.population import Population
@@ -14,7 +15,6 @@ from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
 from kdsim.supervision import SUPERVISIONS, Annotators, Dirichlet, Exact, Independent, OneHot, TwoPoint
 from kdsim.supervision.base import Batch
 from kdsim.theory import gradient_covariance, gradient_noise
-from tests.strategies import populations, supervisions
 
 Z_LIMIT = 5.0
 

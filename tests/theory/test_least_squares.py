@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import SEEDS, populations
 
 from kdsim.config import ConfigError
 from kdsim.engines import ENGINES, SGD, Lane, Recording
@@ -17,7 +18,6 @@ from kdsim.problems import SimplexLinear
 from kdsim.students import LeastSquares
 from kdsim.supervision import Annotators, Dirichlet, Exact, Independent, OneHot, TwoPoint
 from kdsim.theory import SecondMoments, constants
-from tests.strategies import SEEDS, populations
 
 Z_LIMIT = 4.0
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import SEEDS, populations
 
 from kdsim import simplex
 from kdsim.population import Population
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
-from tests.strategies import SEEDS, populations
 
 
 def _one_hot_risk(student, theta, population):
