@@ -84,7 +84,8 @@ class NoiseSweep(Study):
             self._family(family)
 
     def quick(self) -> Self:
-        return replace(self, levels=min(self.levels, 4), steps=min(self.steps, 8_000), replicas=min(self.replicas, 16))
+        sizes = {"levels": 4, "steps": 8_000, "replicas": 16, "checkpoints": 24}
+        return replace(self, **{key: min(size, getattr(self, key)) for key, size in sizes.items()})
 
     def cells(self) -> tuple[Cell, ...]:
         population = self.problem.population(self.seed)

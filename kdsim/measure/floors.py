@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from kdsim.engines.recorder import Record
@@ -69,7 +69,7 @@ def interval(values: Tensor, confidence: float = CONFIDENCE) -> Interval:
     """t-interval for the mean of independent values, one a replica. (R,), R >= 2."""
     count = values.numel()
     mean, se = values.mean().item(), (values.std() / count**0.5).item()
-    half = stats.t.ppf((1 + confidence) / 2, count - 1).item() * se
+    half = float(special.stdtrit(count - 1, (1 + confidence) / 2)) * se
     return Interval(mean, se, mean - half, mean + half)
 
 
