@@ -35,6 +35,7 @@ class Stream(IntEnum):
     LABEL = 1
     INIT = 2
     AUGMENTATION = 3
+    SPLIT = 4
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -155,7 +156,7 @@ def uniform_index(words: Tensor, size: int) -> Tensor:
     return (words * size) >> 32
 
 
-def permuted_index(seed: Tensor, replica: Tensor, visit: Tensor, size: int) -> Tensor:
+def permuted_index(seed: Tensor, replica: Tensor, visit: Tensor, size: int, stream: Stream = Stream.INDEX) -> Tensor:
     """Pool index of each visit when every epoch of `size` visits is a fresh permutation.
 
     The permutation of an epoch is a keyed bijection of 0 .. size - 1, evaluated point by point
@@ -172,7 +173,7 @@ def permuted_index(seed: Tensor, replica: Tensor, visit: Tensor, size: int) -> T
     epoch, position = visit // size, visit % size
     seed, replica, epoch, position = torch.broadcast_tensors(seed, replica, epoch, position)
     key = (seed & MASK, (seed >> 32) & MASK)
-    high = ((epoch >> 32) << 8) | int(Stream.INDEX)
+    high = ((epoch >> 32) << 8) | int(stream)
     keys: list[Tensor] = []
     for block in range(_FEISTEL_ROUNDS // 4):
         slot = torch.full_like(epoch, (1 << 31) + block)  # slots of their own, apart from words()

@@ -28,6 +28,8 @@ class SGD:
         index: "replacement" (each visit uniform over the pool) or "permutation" (epochs without replacement).
         targets: "fresh" (drawn at each visit) or "frozen" (drawn once per pool point and replica).
         dtype: "float32" or "float64".
+        training_set: if given, each replica sees only so many pool points, drawn for it without replacement: its
+            training set. None: the whole pool, the same for all.
     """
 
     steps: int = 20_000
@@ -35,6 +37,7 @@ class SGD:
     index: Literal["replacement", "permutation"] = "replacement"
     targets: Literal["fresh", "frozen"] = "fresh"
     dtype: Literal["float32", "float64"] = "float32"
+    training_set: int | None = None
 
     def __post_init__(self) -> None:
         require_count("steps", self.steps)
@@ -42,6 +45,8 @@ class SGD:
         require(self.index in ("replacement", "permutation"), "index", self.index, "replacement or permutation")
         require(self.targets in ("fresh", "frozen"), "targets", self.targets, "fresh or frozen")
         choose("dtype", self.dtype, DTYPES)
+        if self.training_set is not None:
+            require_count("training_set", self.training_set)
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Engine(Protocol):
         *,
         reference: Tensor,
         anchor: Tensor,
+        directions: Tensor | None = None,
         device: str = "cpu",
         state: State | None = None,
         stop: Callable[[int], bool] | None = None,
@@ -99,6 +105,7 @@ class Engine(Protocol):
             reference: the point from which squared distance is measured, (K, d). It is the origin of the
                 coordinates in which parameters are held, and does not change the path beyond rounding.
             anchor: the point to which the student's ridge pulls, (K, d).
+            directions: unit vectors along which the error is recorded in the tail, (m, K, d); see `Recording`.
             stop: called between chunks of steps with the step reached; the run ends early when it returns True.
 
         Returns:

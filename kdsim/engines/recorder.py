@@ -26,16 +26,22 @@ class Recording:
         checkpoints: number of points of the learning curve (about), a third of them in the tail.
         tail_fraction: last part of the run over which floors and fluctuations are averaged, in (0, 1).
         tail_stride: steps between two samples of the squared distance in the tail.
+        mean_error: also record the mean of theta - reference over the tail, K d numbers a replica.
+        directions: number of eigendirections of the Hessian along which the error is recorded at every sample in the
+            tail (0: none). They are chosen evenly from the largest curvature to the smallest.
     """
 
     checkpoints: int = 36
     tail_fraction: float = 0.25
     tail_stride: int = 16
+    mean_error: bool = False
+    directions: int = 0
 
     def __post_init__(self) -> None:
         require_count("checkpoints", self.checkpoints, least=2)
         require_between("tail_fraction", self.tail_fraction, 0, 1, "()")
         require_count("tail_stride", self.tail_stride)
+        require_count("directions", self.directions, least=0)
 
     def tail_start(self, steps: int) -> int:
         """First step of the tail."""
@@ -63,6 +69,7 @@ class Recorder:
         reference: the point from which squared distance is measured and the origin of `error`, (K, d).
         replicas: R.
         steps: length of the run.
+        directions: unit vectors along which the error is recorded in the tail, (m, K, d), or None.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class Recorder:
         steps: int,
         dtype: torch.dtype,
         device: torch.device,
+        directions: Tensor | None = None,
     ) -> None:
         self.student = student
         self.x = population.x.to(device, dtype)
@@ -99,6 +107,12 @@ class Recorder:
             "m2": torch.zeros(replicas, **kind),
             "diverged_at": torch.full((replicas,), -1, dtype=torch.int64, device=device),
         }
+        self.directions = None if directions is None else directions.to(device, dtype)
+        if recording.mean_error:
+            self._state["error_sum"] = torch.zeros(*reference.shape, replicas, **kind)
+        if self.directions is not None:
+            shape = (len(self.directions), len(self.tail), replicas)
+            self._state["along"] = torch.zeros(shape, dtype=dtype, device=device)
 
     def state(self) -> dict[str, Tensor]:
         """The accumulators, to be stored."""
@@ -119,6 +133,7 @@ class Recorder:
         self._state["diverged_at"][first] = step
         if step in self._tail_number:
             self._accumulate(self._tail_number[step], dist_sq)
+            self._look_along(self._tail_number[step], error)
         if step in self._checkpoint_number:
             curves = self._state["curves"][:, self._checkpoint_number[step]]  # (metrics, R)
             curves[0] = dist_sq
@@ -130,6 +145,13 @@ class Recorder:
         change = dist_sq - self._state["mean"]
         self._state["mean"] += change / (number + 1)
         self._state["m2"] += change * (dist_sq - self._state["mean"])
+
+    def _look_along(self, number: int, error: Tensor) -> None:
+        """The parts of the record that are asked for: sum of the errors, and the error along the directions."""
+        if "error_sum" in self._state:
+            self._state["error_sum"] += error.movedim(0, -1)
+        if self.directions is not None:
+            self._state["along"][:, number] = torch.einsum("mkd,rkd->mr", self.directions, error)
 
     def _pool_metrics(self, error: Tensor) -> Tensor:
         """excess_risk, accuracy and bcp_l2 over the whole pool, (3, R), some replicas at a time."""
@@ -163,6 +185,8 @@ class Recorder:
             tail_samples=samples,
             tail_start=self.tail_start,
             diverged_at=state["diverged_at"],
+            mean_error=state["error_sum"].movedim(-1, 0) / samples if "error_sum" in state else None,
+            along=state.get("along"),
         )
 
 
@@ -199,6 +223,8 @@ class Record:
         tail_samples: number of samples in the tail.
         tail_start: step after which the tail begins.
         diverged_at: first sampled step at which the replica had diverged, -1 if none, (R,) int64.
+        mean_error: mean of theta - reference over the tail, (R, K, d), if it was asked for.
+        along: theta - reference along each direction at each sample of the tail, (m, samples, R), if asked for.
     """
 
     steps: Tensor
@@ -208,6 +234,8 @@ class Record:
     tail_samples: int
     tail_start: int
     diverged_at: Tensor
+    mean_error: Tensor | None = None
+    along: Tensor | None = None
 
     def replicas(self, block: slice) -> Record:
         """The record of a block of replicas."""
@@ -217,6 +245,8 @@ class Record:
             tail_mean=self.tail_mean[:, block],
             tail_std=self.tail_std[block],
             diverged_at=self.diverged_at[block],
+            mean_error=None if self.mean_error is None else self.mean_error[block],
+            along=None if self.along is None else self.along[..., block],
         )
 
 
@@ -228,4 +258,6 @@ def join(records: Sequence[Record]) -> Record:
         tail_mean=torch.cat([r.tail_mean for r in records], dim=1),
         tail_std=torch.cat([r.tail_std for r in records]),
         diverged_at=torch.cat([r.diverged_at for r in records]),
+        mean_error=None if records[0].mean_error is None else torch.cat([r.mean_error for r in records]),
+        along=None if records[0].along is None else torch.cat([r.along for r in records], dim=-1),
     )

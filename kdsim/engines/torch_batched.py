@@ -52,6 +52,7 @@ class TorchBatched:
         *,
         reference: Tensor,
         anchor: Tensor,
+        directions: Tensor | None = None,
         device: str = "cpu",
         state: State | None = None,
         stop: Callable[[int], bool] | None = None,
@@ -65,7 +66,7 @@ class TorchBatched:
         for part in split(lanes, SHARD_REPLICAS.get(where.type)):
             rows = slice(first, first + sum(lane.replicas for lane in part))
             first = rows.stop
-            shard = _Shard(student, population, part, sgd, recording, reference, anchor, where)
+            shard = _Shard(student, population, part, sgd, recording, reference, anchor, directions, where)
             shards.append(shard.begin() if state is None else shard.resume(state, rows))
         step = 0 if state is None else state.step
         chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (shards[0].replicas * sgd.batch_size))
@@ -126,13 +127,16 @@ class _Shard:
         recording: Recording,
         reference: Tensor,
         anchor: Tensor,
+        directions: Tensor | None,
         device: torch.device,
     ) -> None:
         dtype = DTYPES[sgd.dtype]
         self.batch_size = sgd.batch_size
         self.replicas = sum(lane.replicas for lane in lanes)
         self.samples = _Samples(population, lanes, sgd, dtype, device)
-        self.recorder = Recorder(recording, student, population, reference, self.replicas, sgd.steps, dtype, device)
+        self.recorder = Recorder(
+            recording, student, population, reference, self.replicas, sgd.steps, dtype, device, directions
+        )
         self.outputs = (population.x @ reference.T).to(device, dtype)  # (N, K)
         step_size = torch.cat([torch.full((lane.replicas, 1, 1), lane.step_size, dtype=dtype) for lane in lanes])
         pull_to = (anchor - reference).to(device, dtype)
@@ -205,6 +209,8 @@ class _Samples:
         self.p = None if population.p is None else population.p.to(device, dtype)
         self.y = None if population.y is None else population.y.to(device)
         self.classes = population.classes
+        if sgd.training_set is not None:
+            config.require_between("training_set", sgd.training_set, 1, population.size)
         pairs = [(lane.seed, lane.first_replica + r) for lane in lanes for r in range(lane.replicas)]
         # Lanes of one study share seed and replica numbers: their common random numbers are generated once.
         unique = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
@@ -225,10 +231,17 @@ class _Samples:
 
     def _index(self, visit: Tensor, start: int) -> Tensor:
         """Pool index of each visit of each distinct (seed, replica), (U, V)."""
+        size = self.sgd.training_set or self.size
         if self.sgd.index == "permutation":
-            return permuted_index(self.seed, self.replica, visit, self.size)
-        draws = Draws(self.seed, self.replica, visit, Stream.INDEX, self.dtype, start=start)
-        return uniform_index(draws.words(0), self.size)
+            index = permuted_index(self.seed, self.replica, visit, size)
+        else:
+            draws = Draws(self.seed, self.replica, visit, Stream.INDEX, self.dtype, start=start)
+            index = uniform_index(draws.words(0), size)
+        return index if self.sgd.training_set is None else self.members(index)
+
+    def members(self, number: Tensor) -> Tensor:
+        """Pool index of member `number` (U, V) of each training set: a permutation of the pool, keyed apart."""
+        return permuted_index(self.seed, self.replica, number, self.size, Stream.SPLIT)
 
     def _targets(self, family: _Family, index: Tensor, visit: Tensor, start: int) -> Tensor:
         rows = self.rows[family.rows]

@@ -7,7 +7,7 @@ import torch
 
 from kdsim.config import ConfigError
 from kdsim.engines import ENGINES, SGD, Lane, Recording
-from kdsim.engines.torch_batched import split
+from kdsim.engines.torch_batched import _Samples, split
 from kdsim.problems import Digits, GaussianMixture, SimplexLinear
 from kdsim.rng import Draws, Stream, permuted_index, uniform_index
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
@@ -196,3 +196,36 @@ def test_bad_device_is_refused():
 def test_bad_sgd_is_refused(arguments):
     with pytest.raises(ConfigError, match=next(iter(arguments))):
         SGD(**arguments)
+
+
+def test_training_sets():
+    """Each replica visits its own subset, without replacement, by both kinds of index, and frozen targets stay."""
+    for index in ("replacement", "permutation"):
+        sgd = SGD(30, index=index, targets="frozen", dtype="float64", training_set=5)
+        samples = _Samples(POOL, [Lane(OneHot(), 0.05, 7, 3)], sgd, torch.float64, torch.device("cpu"))
+        visited, q = samples.chunk(0, 30)
+        sets = [set(row.tolist()) for row in visited]
+        assert all(len(members) <= 5 for members in sets)
+        assert len(set(map(frozenset, sets))) == 3
+        whole = samples.members(torch.arange(POOL.size)[None])
+        assert all(sorted(row.tolist()) == list(range(POOL.size)) for row in whole)
+        for replica, members in enumerate(sets):
+            assert members <= set(whole[replica, :5].tolist())
+            for member in members:
+                drawn = q[replica][visited[replica] == member]
+                assert (drawn == drawn[0]).all()
+
+
+def test_mean_error_and_directions():
+    """Tail averages of the whole error vector and of its projections, against a run recorded step by step."""
+    directions = torch.linalg.qr(torch.randn(15, 2, dtype=torch.float64)).Q.T.reshape(2, 3, 5)
+    recording = Recording(tail_fraction=0.5, tail_stride=1, mean_error=True, directions=2)
+    lanes = [Lane(OneHot(), 0.05, 7, 400), Lane(Dirichlet(1.0), 0.05, 7, 400)]  # two shards
+    record, _ = run(lanes, SGD(6, dtype="float64"), recording=recording, directions=directions)
+    errors = []
+    for steps in (4, 5, 6):
+        _, state = run(lanes, SGD(steps, dtype="float64"))
+        errors.append(state.error)
+    along = torch.einsum("mkd,trkd->mtr", directions, torch.stack(errors))
+    torch.testing.assert_close(record.along, along)
+    torch.testing.assert_close(record.mean_error, torch.stack(errors).mean(0))
