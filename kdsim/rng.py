@@ -107,7 +107,7 @@ class Draws:
         return to_uniform(self.words(slot), self.dtype)
 
     def normal(self, slot: int | Tensor) -> Tensor:
-        """Standard normals by Box-Muller from the slots 2 `slot` and 2 `slot` + 1."""
+        """Standard normals by Box-Muller from the slots 2 `slot` and 2 `slot` + 1 of `uniform`: do not use both."""
         return box_muller(self.uniform(2 * slot), self.uniform(2 * slot + 1))[0]
 
     def normals(self, count: int) -> Tensor:
@@ -178,8 +178,9 @@ def permuted_index(seed: Tensor, replica: Tensor, visit: Tensor, size: int, stre
     for block in range(_FEISTEL_ROUNDS // 4):
         slot = torch.full_like(epoch, (1 << 31) + block)  # slots of their own, apart from words()
         keys.extend(philox((epoch & MASK, slot, replica, high), key))
-    left_size = math.isqrt(size - 1) + 1 if size > 1 else 1
-    right_size = -(-size // left_size)
+    # On fewer than some 64 points a Feistel network is far from uniform over permutations: walk in a larger domain.
+    left_size = max(math.isqrt(max(size - 1, 0)) + 1, 8)
+    right_size = max(-(-size // left_size), 8)
     point = _feistel(position, keys, left_size, right_size)
     outside = point >= size
     while outside.any():
@@ -189,7 +190,7 @@ def permuted_index(seed: Tensor, replica: Tensor, visit: Tensor, size: int, stre
     return point
 
 
-_FEISTEL_ROUNDS = 8
+_FEISTEL_ROUNDS = 12
 
 
 def _feistel(point: Tensor, keys: list[Tensor], left_size: int, right_size: int) -> Tensor:

@@ -1,7 +1,11 @@
 """Studies that come with kdsim: declarations of what to simulate, one a file."""
 
+from kdsim.studies.batch_sweep import BatchSweep
+from kdsim.studies.bias_sweep import BiasSweep
+from kdsim.studies.dimension_sweep import DimensionSweep
 from kdsim.studies.noise_sweep import NoiseSweep
+from kdsim.studies.step_size_sweep import StepSizeSweep
 
-STUDIES = (NoiseSweep,)
+STUDIES = (NoiseSweep, DimensionSweep, BiasSweep, StepSizeSweep, BatchSweep)
 
-__all__ = ["STUDIES", "NoiseSweep"]
+__all__ = ["STUDIES", "BatchSweep", "BiasSweep", "DimensionSweep", "NoiseSweep", "StepSizeSweep"]

@@ -11,10 +11,9 @@ from kdsim.config import by_name, choose, require, require_between, require_coun
 from kdsim.engines import SGD, Recording
 from kdsim.population import Population
 from kdsim.problems import GaussianMixture, Problem
-from kdsim.students import STUDENTS, LinearStudent
+from kdsim.studies.common import step_size_within_t1, student_with_ridge
 from kdsim.study.base import Cell, Study
 from kdsim.supervision import SUPERVISIONS, Exact, Independent, OneHot, Supervision
-from kdsim.theory import constants
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ class NoiseSweep(Study):
         require_count("batch_size", self.batch_size)
         require_between("nu_low", self.nu_low, 0, 1, "(]")
         require_between("nu_high", self.nu_high, self.nu_low, 1)
+        require(self.ridge_kind != "none" or self.ridge is None, "ridge", self.ridge, "absent with ridge_kind none")
         for key in ("step_size", "ridge", "step_size_fraction", "ridge_fraction"):
             if getattr(self, key) is not None:
                 require_positive(key, getattr(self, key))
@@ -89,11 +89,12 @@ class NoiseSweep(Study):
 
     def cells(self) -> tuple[Cell, ...]:
         population = self.problem.population(self.seed)
-        student = self._student(population)
+        student = student_with_ridge(
+            self.problem, population, self.student, self.ridge, self.ridge_fraction, self.ridge_kind
+        )
         step_size = self.step_size
         if step_size is None:
-            smoothness = constants(student, population).expected_smoothness(self.batch_size)
-            step_size = self.step_size_fraction / (2 * smoothness)
+            step_size = step_size_within_t1(student, population, self.batch_size, self.step_size_fraction)
         first = Cell(
             problem=self.problem,
             student=student,
@@ -107,16 +108,6 @@ class NoiseSweep(Study):
             device=self.device,
         )
         return tuple(replace(first, supervision=supervision) for supervision in self._supervisions(population))
-
-    def _student(self, population: Population) -> LinearStudent:
-        name = self.problem.student if self.student == "auto" else self.student
-        kind = choose("student", name, by_name(STUDENTS))
-        if self.ridge_kind == "none":
-            return kind()
-        ridge = self.ridge
-        if ridge is None:
-            ridge = self.ridge_fraction * constants(kind(), population).smoothness
-        return kind(ridge, self.ridge_kind)
 
     def _supervisions(self, population: Population) -> list[Supervision]:
         supervisions: list[Supervision] = [Exact(), OneHot()]

@@ -239,3 +239,17 @@ def test_successive_positions_are_uncorrelated():
     counts = orders.unique(return_counts=True)[1]
     assert len(counts) == 24
     assert stats.chisquare(counts).pvalue > P_VALUE
+
+
+@pytest.mark.parametrize("size", [5, 7, 12, 20])
+def test_permutations_of_small_pools_are_uniform_over_ordered_pairs(size):
+    """First two points of 40,000 permutations: chi-square over all ordered pairs, 5 sigma of its own spread."""
+    count = 40_000
+    replica = torch.arange(count)[:, None]
+    first = permuted_index(torch.zeros_like(replica), replica, torch.arange(2)[None], size)
+    pairs = torch.bincount(first[:, 0] * size + first[:, 1], minlength=size * size).double()
+    possible = ~torch.eye(size, dtype=torch.bool).flatten()
+    assert (pairs[~possible] == 0).all()
+    cells = size * (size - 1)
+    chi_square = ((pairs[possible] - count / cells).square() / (count / cells)).sum().item()
+    assert abs(chi_square - (cells - 1)) < 5 * (2 * (cells - 1)) ** 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,7 +13,8 @@ from kdsim.engines.recorder import Record
 
 CONFIDENCE = 0.95
 DRIFT_Z_LIMIT = 4.0
-"""A floor is stationary if the change between the halves of the tail stays within this many standard errors."""
+"""A floor is stationary if the change between the halves of the tail stays within this many standard errors (with the
+quantile of Student's t in place of the normal's)."""
 NEGLIGIBLE = 1e-11
 """... or if the floor is below this fraction of the initial squared distance, that is zero to rounding."""
 
@@ -25,7 +27,8 @@ class Measurement:
         floor: mean over replicas of the tail average of |theta - theta*|^2; None if any replica diverged, since
             the survivors' mean says nothing of the expectation.
         excess_risk_floor: likewise for the excess risk, averaged over the checkpoints in the tail.
-        fluctuation: mean over replicas of the standard deviation of |theta - theta*|^2 within the tail.
+        fluctuation: mean over replicas of the standard deviation of |theta - theta*|^2 within the tail. It is the whole
+            fluctuation where the tail is many relaxation times 1/(alpha mu) long, and low where it is not.
         stationary: no drift between the halves of the tail (see DRIFT_Z_LIMIT) or a floor that is zero to rounding.
         drift_z: change of the tail average from its first to its second half, in standard errors over replicas.
         diverged: number of replicas that diverged.
@@ -44,7 +47,11 @@ class Measurement:
     fluctuation_low: float | None
     fluctuation_high: float | None
     accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
     bcp_l2: float | None
+    bcp_l2_low: float | None
+    bcp_l2_high: float | None
     stationary: bool
     drift_z: float | None
     diverged: int
@@ -75,13 +82,13 @@ def interval(values: Tensor, confidence: float = CONFIDENCE) -> Interval:
 
 def tail_floor(record: Record) -> Tensor:
     """Tail average of the squared distance of each replica, (R,)."""
-    weights = _half_weights(record)
-    return (weights[:, None] * record.tail_mean).sum(0)
+    samples = torch.tensor(record.half_samples, dtype=torch.float64)[:, None]
+    return (samples * record.tail_mean.nan_to_num()).sum(0) / samples.sum()
 
 
-def _half_weights(record: Record) -> Tensor:
-    first = record.tail_samples // 2 or 1
-    return torch.tensor([first, record.tail_samples - first], dtype=torch.float64) / record.tail_samples
+def drift_z_limit(replicas: int) -> float:
+    """Student's t with R - 1 degrees of freedom that is passed as rarely as DRIFT_Z_LIMIT by a normal."""
+    return float(special.stdtrit(replicas - 1, special.ndtr(DRIFT_Z_LIMIT)))
 
 
 def tail_curve(record: Record, metric: str) -> Tensor:
@@ -99,8 +106,12 @@ def measure(record: Record) -> Measurement:
     floor = interval(tail_floor(record))
     risk = interval(tail_curve(record, "excess_risk"))
     fluctuation = interval(record.tail_std)
-    drift = interval(record.tail_mean[1] - record.tail_mean[0])
-    drift_z = drift.mean / drift.se if drift.se > 0 else 0.0
+    accuracy, bcp_l2 = interval(tail_curve(record, "accuracy")), interval(tail_curve(record, "bcp_l2"))
+    change = record.tail_mean[1] - record.tail_mean[0]
+    drift = interval(change)
+    # Replicas that agree exactly (a pool of one point, say) have no standard error: any change is a drift.
+    drift_z = drift.mean / drift.se if drift.se > 0 else math.copysign(math.inf, drift.mean) if drift.mean else 0.0
+    told = not math.isnan(drift.mean)
     zero = floor.mean <= NEGLIGIBLE * record.curves["dist_sq"][0].mean().item()
     return Measurement(
         floor=floor.mean,
@@ -113,10 +124,14 @@ def measure(record: Record) -> Measurement:
         fluctuation=fluctuation.mean,
         fluctuation_low=fluctuation.low,
         fluctuation_high=fluctuation.high,
-        accuracy=tail_curve(record, "accuracy").mean().item(),
-        bcp_l2=tail_curve(record, "bcp_l2").mean().item(),
-        stationary=zero or abs(drift_z) <= DRIFT_Z_LIMIT,
-        drift_z=drift_z,
+        accuracy=accuracy.mean,
+        accuracy_low=accuracy.low,
+        accuracy_high=accuracy.high,
+        bcp_l2=bcp_l2.mean,
+        bcp_l2_low=bcp_l2.low,
+        bcp_l2_high=bcp_l2.high,
+        stationary=zero or (told and abs(drift_z) <= drift_z_limit(replicas)),
+        drift_z=drift_z if told else None,
         diverged=0,
         replicas=replicas,
     )

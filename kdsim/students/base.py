@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -33,6 +34,8 @@ class LinearStudent(ABC):
     ridge_kind: RidgeKind = "none"
 
     name: ClassVar[str]
+    quadratic: ClassVar[bool]
+    """Whether the loss is quadratic in the outputs."""
     curvature: ClassVar[float]
     """Largest eigenvalue that the Hessian of the loss with respect to the outputs can have."""
 
@@ -76,6 +79,10 @@ class LinearStudent(ABC):
     def output_noise(self, outputs: Tensor, covariance: Tensor) -> Tensor:
         """Covariance of the output gradient when the target has `covariance`. (..., K), (..., K, K) -> (..., K, K)."""
 
+    def moving_part(self, theta: Tensor) -> Tensor:
+        """Projection of theta (K, d) on the rows that gradients can move, whatever the inputs."""
+        return theta
+
     @abstractmethod
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Predicted class probabilities. (..., K) -> (..., K)."""
@@ -93,16 +100,26 @@ class LinearStudent(ABC):
         """The point to which the ridge pulls: theta_star (centred) or zero. (K, d).
 
         Raises:
-            ConfigError: centred ridge on a population without a known optimum.
+            ConfigError: centred ridge on a population whose BCP this student cannot be.
         """
         zero = population.x.new_zeros(population.classes, population.features)
         if self.ridge_kind != "centred":
             return zero
-        if population.optimum is None:
+        optimum = self.realisable_optimum(population)
+        if optimum is None:
             raise ConfigError(
-                "a centred ridge needs a population whose optimum is known; use ridge_kind 'ordinary' or 'none'"
+                f"ridge_kind 'centred' needs a problem whose BCP is a {self.name} of known parameters; "
+                "use 'ordinary' or 'none'"
             )
-        return population.optimum
+        return optimum
+
+    def realisable_optimum(self, population: Population) -> Tensor | None:
+        """The parameters (K, d) at which this student is exactly the BCP and to which SGD goes, or None.
+
+        `Population.optimum` counts only if this student's predictions there equal p to 1e-8. Without a ridge, SGD
+        started at zero moves in the span of its gradients, and the optimum is projected there.
+        """
+        return _realisable_optimum(self, population)
 
     def gradient(self, theta: Tensor, x: Tensor, q: Tensor, anchor: Tensor) -> Tensor:
         """Mean gradient over a batch. theta (..., K, d), x (..., b, d), q (..., b, K) -> (..., K, d)."""
@@ -113,3 +130,20 @@ class LinearStudent(ABC):
         """Mean loss over a batch plus the ridge; shapes as in `gradient` -> (...)."""
         outputs = torch.einsum("...kd,...bd->...bk", theta, x)
         return self.loss(outputs, q).mean(-1) + self.ridge / 2 * (theta - anchor).square().sum((-2, -1))
+
+
+@lru_cache(maxsize=16)  # keyed by identity of the population
+def _realisable_optimum(student: LinearStudent, population: Population) -> Tensor | None:
+    optimum = population.optimum
+    if optimum is None:
+        return None
+    predicted = student.probabilities(population.x @ optimum.T)
+    if (predicted - population.p).abs().max() > 1e-8:
+        return None
+    if student.ridge_kind != "none":
+        return optimum
+    _, sizes, directions = torch.linalg.svd(population.x, full_matrices=False)
+    rows = directions[sizes > sizes[0] * 1e-10]  # orthonormal basis of the span of the pool
+    if len(rows) < population.features:
+        optimum = optimum @ rows.T @ rows
+    return student.moving_part(optimum)

@@ -17,6 +17,7 @@ class LeastSquares(LinearStudent):
     """Linear regression on the target. The risk is quadratic, so floors and curves have exact expressions."""
 
     name: ClassVar[str] = "least-squares"
+    quadratic: ClassVar[bool] = True
     curvature: ClassVar[float] = 1.0
 
     def loss(self, outputs: Tensor, q: Tensor) -> Tensor:

@@ -21,17 +21,17 @@ def minimiser(student: LinearStudent, population: Population, mean_target: Tenso
         mean_target: m(x), (N, K); by default the BCP p(x).
 
     Returns:
-        theta (K, d). Where the minimiser is not unique, the one nearest to the anchor.
+        theta (K, d). Where the minimiser is not unique, the one to which SGD started at zero goes.
 
     Raises:
         ConfigError: the objective has no finite minimiser (separable targets and no ridge).
     """
     anchor = student.anchor(population)
-    if mean_target is None:
-        if population.optimum is not None and student.ridge_kind != "ordinary":
-            return population.optimum
-        mean_target = population.p
-    return _newton(student, population.x, mean_target, anchor)
+    optimum = student.realisable_optimum(population) if student.ridge_kind != "ordinary" else None
+    target = population.p if mean_target is None else mean_target
+    if optimum is not None and torch.equal(target, population.p):
+        return optimum
+    return _newton(student, population.x, target, anchor)
 
 
 def pool_hessian(student: LinearStudent, x: Tensor, theta: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def _newton(student: LinearStudent, x: Tensor, target: Tensor, anchor: Tensor, i
     """Newton's method with step halving, started at the anchor; steps of least norm where H is singular."""
     theta = anchor.clone()
     value = student.objective(theta, x, target, anchor)
-    scale = student.gradient(torch.zeros_like(theta), x, target, anchor).norm() + torch.finfo(x.dtype).tiny
+    scale = x.norm(dim=-1).mean() + student.ridge * anchor.norm()  # size of a gradient with residuals of order one
     flat = flat_curvature(student, x)
     vanished = 1e3 * flat
     full_rank = _rank(student, x, theta, vanished)

@@ -11,6 +11,9 @@ from torch import Tensor
 from kdsim import losses
 from kdsim.students.base import LinearStudent
 
+LARGE = 40.0
+"""Error of a logit, in nats, from which on `compare` has nothing to cancel and something to overflow."""
+
 
 @dataclass(frozen=True)
 class SoftmaxRegression(LinearStudent):
@@ -21,6 +24,7 @@ class SoftmaxRegression(LinearStudent):
     """
 
     name: ClassVar[str] = "softmax-regression"
+    quadratic: ClassVar[bool] = False
     curvature: ClassVar[float] = 0.5  # diag(phi) - phi phi' <= I / 2
 
     def loss(self, outputs: Tensor, q: Tensor) -> Tensor:
@@ -45,17 +49,25 @@ class SoftmaxRegression(LinearStudent):
         projected = covariance - phi[..., :, None] * covariance.sum(-2, keepdim=True)  # P C
         return projected - projected.sum(-1, keepdim=True) * phi[..., None, :]  # (P C) P'
 
+    def moving_part(self, theta: Tensor) -> Tensor:
+        """1'theta = 0: gradients of softmax regression sum to zero over the classes."""
+        return theta - theta.mean(0)
+
     def probabilities(self, outputs: Tensor) -> Tensor:
         return torch.softmax(outputs, -1)
 
     def compare(self, error: Tensor, optimal: Tensor) -> tuple[Tensor, Tensor]:
         """KL(p || phi) = log E_p[exp e] and phi - p = p (exp e / E_p[exp e] - 1), e the error centred under p."""
-        p = torch.softmax(optimal, -1)
+        log_p = torch.log_softmax(optimal, -1)
+        p = log_p.exp()
         error = error - (p * error).sum(-1, keepdim=True)
-        # Far from the optimum there is nothing to cancel; the shift keeps the exponentials finite.
-        shift = error.amax(-1, keepdim=True).sub_(40).clamp_(min=0)
-        growth = torch.expm1(error - shift)
-        excess = (p * (growth - error)).sum(-1, keepdim=True)  # E_p[exp e] - 1, as E_p[e] = 0, where shift = 0
-        total = torch.where(shift > 0, (p * growth).sum(-1, keepdim=True), excess)
-        divergence = torch.log1p(total) + shift
-        return divergence[..., 0], p * (growth - total) / (1 + total)
+        large = error.amax(-1, keepdim=True) > LARGE
+        near = torch.where(large, torch.zeros_like(error), error)
+        growth = torch.expm1(near)
+        excess = (p * (growth - near)).sum(-1, keepdim=True)  # E_p[exp e] - 1, since E_p[e] = 0
+        divergence = torch.log1p(excess)[..., 0]
+        gap = p * (growth - excess) / (1 + excess)
+        if large.any():  # nothing cancels there, and p may be below the smallest float where exp e is above the largest
+            divergence = torch.where(large[..., 0], torch.logsumexp(log_p + error, -1), divergence)
+            gap = torch.where(large, torch.softmax(log_p + error, -1) - p, gap)
+        return divergence, gap

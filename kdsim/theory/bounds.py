@@ -1,9 +1,11 @@
-"""Bounds on the squared distance with the conditions under which they are bounds.
+"""Bounds on the squared distance and on the excess risk, with the conditions under which they are bounds.
 
-Each bound reads E|theta_t - theta*|^2 <= (1 - alpha mu)^t |theta_0 - theta*|^2 + neighbourhood.
+T1 and T1' read E|theta_t - theta*|^2 <= (1 - alpha mu)^t |theta_0 - theta*|^2 + neighbourhood,
+T2 and T2' read E[f(theta_t) - f*] <= (1 - alpha mu_pl)^t (f_0 - f*) + neighbourhood, f the objective with its ridge.
 
 [M] Morad, Shlezinger, Eldar, "SGD-Based Knowledge Distillation with Bayesian Teachers: Theory and Guidelines",
-ICLR 2026, arXiv 2601.01484. [G] Gower et al., "SGD: General Analysis and Improved Rates", ICML 2019.
+ICLR 2026, arXiv 2601.01484. [G] Gower et al., "SGD: General Analysis and Improved Rates", ICML 2019. [GSL] Gower,
+Sebbouh, Loizou, "SGD for Structured Nonconvex Functions", AISTATS 2021.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ class Setting:
         realisable: the residual at the mean target vanishes at theta*, so that noise is label noise alone.
         additive: the label part of the gradient does not depend on theta.
         theory_sampling: fresh targets and batches drawn with replacement.
-        smoothness_factor: factor on the loss's part of the smoothness, 1 + K nu for softmax targets whose sum varies.
+        smoothness_factor: factor on the loss's part of a sample's smoothness, 1 + K nu for softmax targets whose sum
+            varies. The part L (b-1)/b of a batch keeps its place: the sum is one in the mean.
         ridge: lambda, the part of the smoothness to which the factor does not apply.
+        risk_recorded: f - f* bounds the recorded excess risk, which is without the ridge: no or a centred ridge.
     """
 
     constants: Constants
@@ -43,12 +47,13 @@ class Setting:
     theory_sampling: bool
     smoothness_factor: float = 1.0
     ridge: float = 0.0
+    risk_recorded: bool = True
 
     @property
     def smoothness(self) -> float:
         """Expected smoothness of a batch, with the factor for targets whose sum varies."""
-        expected = self.constants.expected_smoothness(self.batch_size)
-        return self.smoothness_factor * (expected - self.ridge) + self.ridge
+        sample = self.smoothness_factor * (self.constants.sample_smoothness - self.ridge) + self.ridge
+        return Constants(self.constants.mu, self.constants.smoothness, sample).expected_smoothness(self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Bound:
         valid: all conditions hold. Otherwise `neighbourhood` is not a bound and must not be reported as one.
         condition: the first condition that fails, or the step-size condition that holds.
         step_size_limit: largest step size that the condition admits.
-        contraction: 1 - alpha mu.
+        contraction: 1 - alpha mu, for T2 and T2' 1 - alpha mu_pl.
         neighbourhood: what is left as t grows.
     """
 
@@ -69,13 +74,13 @@ class Bound:
     contraction: float
     neighbourhood: float
 
-    def at(self, step: int, initial_dist_sq: float) -> float:
-        """The bound after `step` steps."""
-        return self.contraction**step * initial_dist_sq + self.neighbourhood
+    def at(self, step: int, initial: float) -> float:
+        """The bound after `step` steps; `initial` is |theta_0 - theta*|^2, for T2 and T2' f_0 - f*."""
+        return self.contraction**step * initial + self.neighbourhood
 
-    def tail_average(self, steps: list[int], initial_dist_sq: float) -> float:
+    def tail_average(self, steps: list[int], initial: float) -> float:
         """The bound averaged over the given steps, transient included."""
-        return sum(self.at(step, initial_dist_sq) for step in steps) / len(steps)
+        return sum(self.at(step, initial) for step in steps) / len(steps)
 
 
 def t1(setting: Setting) -> Bound:
@@ -99,14 +104,68 @@ def t1_sharp(setting: Setting) -> Bound:
     Since E[eps|x] = 0, the label part -eps x' of the gradient is uncorrelated with the rest, hence
     E|g|^2 <= 2 L_max (f - f*) + sigma*^2 (shared theory, section 4; not in [M]).
     """
-    needs = "" if setting.realisable and setting.additive else "needs label noise that does not depend on theta"
+    needs = _additive_needs(setting)
     neighbourhood = setting.step_size * setting.noise / (setting.constants.mu or math.nan)
     return _bound(setting, 1 / setting.smoothness, "1/L_max", neighbourhood, needs)
 
 
+def t2(setting: Setting) -> Bound:
+    """T2 of [M]: neighbourhood (L alpha / mu_pl) sigma*^2 on the excess risk for alpha <= mu_pl / (2 L L_max).
+
+    Under interpolation the neighbourhood is 0 and alpha <= mu_pl / (L L_max) suffices. f is mu_pl-PL and L-smooth with
+    convex samples ([GSL] for the PL case); L_max is replaced for batches as in `t1`.
+
+    The objective includes its ridge. With a centred ridge theta* minimises the risk as well, so that the recorded
+    excess risk, without the ridge, is at most f - f*: the bound holds for it, with the larger f_0 - f* as its start.
+    """
+    half = 1.0 if setting.interpolation else 0.5
+    name = "mu/(L L_max)" if setting.interpolation else "mu/(2 L L_max)"
+    neighbourhood = 0.0 if setting.interpolation else 2 * _risk_neighbourhood(setting)
+    return _risk_bound(setting, half, name, neighbourhood, "")
+
+
+def t2_sharp(setting: Setting) -> Bound:
+    """T2': neighbourhood L alpha sigma*^2 / (2 mu_pl) for alpha <= mu_pl / (L L_max); asks for what T1' asks for."""
+    return _risk_bound(setting, 1.0, "mu/(L L_max)", _risk_neighbourhood(setting), _additive_needs(setting))
+
+
+def _risk_neighbourhood(setting: Setting) -> float:
+    known = setting.constants
+    return known.smoothness * setting.step_size * setting.noise / (2 * (known.mu_pl or math.nan))
+
+
+def _additive_needs(setting: Setting) -> str:
+    return "" if setting.realisable and setting.additive else "needs label noise that does not depend on theta"
+
+
+def _risk_bound(setting: Setting, share: float, name: str, neighbourhood: float, needs: str) -> Bound:
+    known = setting.constants
+    curved = [
+        (known.mu_pl > 0, "no PL constant is known"),
+        (known.mu_pl_kind == "exact", f"mu is an estimate ({known.mu_pl:.3g})"),
+        (setting.risk_recorded, "an ordinary ridge: the objective's minimum is not that of the recorded risk"),
+    ]
+    limit = share * known.mu_pl / (known.smoothness * setting.smoothness)
+    return _checked(setting, curved, known.mu_pl, limit, name, neighbourhood, needs)
+
+
 def _bound(setting: Setting, limit: float, name: str, neighbourhood: float, needs: str) -> Bound:
+    convex = [(setting.constants.mu > 0, "not strongly convex (mu = 0)")]
+    return _checked(setting, convex, setting.constants.mu, limit, name, neighbourhood, needs)
+
+
+def _checked(
+    setting: Setting,
+    curved: list[tuple[bool, str]],
+    mu: float,
+    limit: float,
+    name: str,
+    neighbourhood: float,
+    needs: str,
+) -> Bound:
+    """The bound with the first condition that fails; `curved` are those on the curvature mu."""
     failures = [
-        (setting.constants.mu > 0, "not strongly convex (mu = 0)"),
+        *curved,
         (setting.unbiased, "supervision is biased: SGD does not aim at theta*"),
         (setting.theory_sampling, "needs fresh targets and sampling with replacement"),
         (not needs, needs),
@@ -117,6 +176,6 @@ def _bound(setting: Setting, limit: float, name: str, neighbourhood: float, need
         valid=not failed,
         condition=failed[0] if failed else f"step size {setting.step_size:.4g} <= {name} = {limit:.4g}",
         step_size_limit=limit,
-        contraction=1 - setting.step_size * setting.constants.mu,
+        contraction=1 - setting.step_size * mu,
         neighbourhood=neighbourhood,
     )

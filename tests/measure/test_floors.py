@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -9,7 +11,13 @@ from kdsim.engines import METRICS, Record
 from kdsim.measure import interval, measure, tail_floor
 
 
-def _record(first: torch.Tensor, second: torch.Tensor, initial: float = 10.0, diverged: int = 0) -> Record:
+def _record(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    initial: float = 10.0,
+    diverged: int = 0,
+    half_samples: tuple[int, int] = (10, 10),
+) -> Record:
     """A record with the given tail means of the two halves (R,)."""
     replicas = first.numel()
     curve = torch.stack([torch.full((replicas,), initial), first, second]).double()
@@ -19,8 +27,8 @@ def _record(first: torch.Tensor, second: torch.Tensor, initial: float = 10.0, di
         steps=torch.tensor([0, 80, 100]),
         curves={name: curve.clone() for name in METRICS},
         tail_mean=torch.stack([first, second]).double(),
-        tail_std=torch.ones(replicas, dtype=torch.float64),
-        tail_samples=20,
+        tail_std=torch.full((replicas,), 3.0, dtype=torch.float64),
+        half_samples=half_samples,
         tail_start=75,
         diverged_at=diverged_at,
     )
@@ -45,6 +53,33 @@ def test_floor_is_the_mean_of_the_tail():
     assert measured.excess_risk_floor == pytest.approx(2.5)
     assert measured.floor_low < 2.5 < measured.floor_high
     assert measured.replicas == 2
+
+
+def test_halves_count_by_their_samples():
+    record = _record(torch.tensor([1.0, 2.0]), torch.tensor([4.0, 5.0]), half_samples=(2, 1))
+    assert tail_floor(record).tolist() == [2.0, 3.0]
+    assert measure(record).fluctuation == pytest.approx(3.0)
+
+
+def test_a_tail_of_one_sample_tells_no_drift():
+    nan = torch.full((8,), float("nan"))
+    measured = measure(_record(1 + 0.1 * _noise(1, 8), nan, half_samples=(1, 0)))
+    assert measured.floor == pytest.approx(1, abs=0.2)
+    assert measured.drift_z is None
+    assert not measured.stationary
+
+
+def test_replicas_that_agree_exactly_still_drift():
+    measured = measure(_record(torch.full((4,), 2.0), torch.full((4,), 1.0)))
+    assert measured.drift_z == -math.inf
+    assert not measured.stationary
+
+
+def test_the_drift_limit_is_as_rare_with_few_replicas():
+    """False alarms of steady floors with 3 replicas: 6e-5 as at 4 sigma, so none in 2,000 (5.7 % with z = 4)."""
+    noise = _noise(5, 12_000).view(2_000, 2, 3)
+    alarms = sum(not measure(_record(2 + 0.1 * first, 2 + 0.1 * second)).stationary for first, second in noise)
+    assert alarms <= 2
 
 
 def test_drift_is_noticed():

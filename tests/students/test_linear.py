@@ -11,6 +11,7 @@ from strategies import SEEDS, bcps, populations
 from kdsim.config import ConfigError
 from kdsim.losses import cross_entropy, squared_error
 from kdsim.population import Population
+from kdsim.problems import GaussianMixture, SoftmaxLinear
 from kdsim.students import STUDENTS, LeastSquares, SoftmaxRegression, minimiser
 from kdsim.students.optimum import pool_hessian
 from kdsim.supervision import Confusion
@@ -136,3 +137,49 @@ def test_separable_targets_without_a_ridge_are_refused():
 def test_bad_ridges_are_refused(ridge, kind, words):
     with pytest.raises(ConfigError, match=words):
         SoftmaxRegression(ridge, kind)
+
+
+@pytest.mark.parametrize("gap", [1.0, 30.0, 60.0, 100.0, 800.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compare_at_certain_predictions(gap, dtype):
+    """From theta = 0 to an optimum whose p is almost a vertex: the divergence is log K, without overflow."""
+    optimal = torch.tensor([[0.0, -gap, -gap]], dtype=dtype)
+    divergence, difference = SoftmaxRegression().compare(-optimal, optimal)
+    p = torch.softmax(optimal.double(), -1)
+    expected = (torch.xlogy(p, p)).sum() + torch.log(torch.tensor(3.0, dtype=torch.float64))
+    assert divergence.item() == pytest.approx(expected.item(), rel=1e-5 if dtype == torch.float32 else 1e-12)
+    torch.testing.assert_close(difference.double(), 1 / 3 - p, atol=1e-6, rtol=0)
+
+
+def test_an_optimum_counts_only_if_the_student_is_the_bcp_there():
+    """Least squares on a softmax problem, and an optimum that is off: neither is realisable."""
+    population = GaussianMixture(samples=100, dimension=4).population(0)
+    assert LeastSquares().realisable_optimum(population) is None
+    off = Population(x=population.x, p=population.p, optimum=1.1 * population.optimum)
+    assert SoftmaxRegression().realisable_optimum(off) is None
+    with pytest.raises(ConfigError, match="centred"):
+        LeastSquares(0.1, "centred").anchor(population)
+    shifted = Population(x=population.x, p=population.p, optimum=population.optimum + 1)
+    torch.testing.assert_close(SoftmaxRegression().realisable_optimum(shifted), population.optimum)
+
+
+def test_where_features_do_not_span_the_optimum_is_the_one_that_sgd_reaches():
+    """Fewer samples than features: gradient descent from zero ends at the reference point."""
+    population = SoftmaxLinear(classes=3, dimension=4, bias=False, entropy=0.9, samples=30).population(0)
+    few = Population(x=population.x[:3], p=population.p[:3], optimum=population.optimum)
+    student = SoftmaxRegression()
+    theta = torch.zeros_like(few.optimum)
+    for _ in range(20_000):
+        theta -= 0.3 * student.gradient(theta, few.x, few.p, torch.zeros_like(theta))
+    reference = minimiser(student, few)
+    assert (reference - few.optimum).norm() > 0.1
+    torch.testing.assert_close(theta, reference, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["none", "ordinary"])
+def test_minimiser_near_zero(kind):
+    """Targets that are uniform have their minimiser at zero, where the gradient at zero sets no scale."""
+    population = GaussianMixture(samples=100, dimension=4).population(0)
+    student = SoftmaxRegression(0.1 if kind == "ordinary" else 0.0, kind)
+    theta = minimiser(student, population, Confusion(0.8).mean(population.p))
+    assert theta.norm() < 1e-8

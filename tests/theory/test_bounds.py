@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 from strategies import SEEDS, populations
 
 from kdsim.engines import ENGINES, SGD, Lane, Recording
+from kdsim.measure import measure
 from kdsim.problems import GaussianMixture, SimplexLinear
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
-from kdsim.supervision import SUPERVISIONS, Dirichlet, Exact, Independent, OneHot, Temperature
+from kdsim.supervision import (
+    SUPERVISIONS,
+    Confusion,
+    Dirichlet,
+    Exact,
+    Independent,
+    LabelSmoothing,
+    OneHot,
+    Temperature,
+)
 from kdsim.theory import Constants, Setting, constants, predict, t1, t1_sharp
 
 SETTING = Setting(
@@ -176,3 +186,58 @@ def test_no_valid_bound_is_violated(student):
                     )
                     checked += 1
         assert checked >= 20
+
+
+def test_an_ordinary_ridge_breaks_interpolation():
+    """Under exact BCP the input part of the noise remains: no doubled step size, no zero floor, no T1'."""
+    population = GaussianMixture(samples=200, dimension=4).population(0)
+    prediction = predict(SoftmaxRegression(0.1, "ordinary"), population, Exact(), 1e-3, 1, [10])
+    assert prediction.bound_valid
+    assert prediction.bound_floor > 0
+    assert prediction.first_order_floor > 0
+    assert not prediction.sharp_bound_valid
+
+
+def test_no_exact_floor_without_fresh_targets():
+    population = SimplexLinear(samples=50).population(0)
+    for fresh in (True, False):
+        prediction = predict(LeastSquares(), population, OneHot(), 0.1, 1, [10], fresh_with_replacement=fresh)
+        assert (prediction.exact_floor is not None) == fresh
+        assert (prediction.stability_limit is not None) == fresh
+
+
+def test_a_student_that_cannot_be_the_bcp_gets_no_free_bound():
+    """Least squares on a softmax problem: exact BCP is noisy there, and the floor is that of the input noise."""
+    population = GaussianMixture(samples=200, dimension=4).population(0)
+    prediction = predict(LeastSquares(0.5, "ordinary"), population, Exact(), 1e-3, 1, [10])
+    assert prediction.bound_floor > 0
+    assert prediction.exact_floor is None
+
+
+@pytest.mark.parametrize("supervision", [Temperature(2.0), LabelSmoothing(0.3), Confusion(0.2), OneHot(), Exact()])
+def test_predictions_never_fail_without_a_ridge(supervision):
+    """Flat directions, noiseless biased targets and nearly certain BCPs: a floor or None, but no exception."""
+    for population in (
+        GaussianMixture(samples=200, dimension=4).population(0),
+        GaussianMixture(samples=200, dimension=4, variance=0.6).population(0),
+    ):
+        prediction = predict(SoftmaxRegression(), population, supervision, 1e-3, 1, [10])
+        assert prediction.first_order_floor is None or prediction.first_order_floor >= 0
+
+
+@pytest.mark.slow
+def test_biased_floor_against_simulation():
+    """Bias, cross term and variance together, at a converged small step size: within 4 standard errors and 2 %."""
+    population = GaussianMixture(samples=200, dimension=3, classes=3).population(1)
+    student = SoftmaxRegression(0.2, "centred")
+    lanes = [Lane(s, 0.01, 3, 200) for s in (Confusion(0.3, labels=True), LabelSmoothing(0.4), Temperature(2.0))]
+    reference = minimiser(student, population)
+    record, _ = ENGINES["torch"].run(
+        student, population, lanes, SGD(8_000, dtype="float64"), Recording(checkpoints=3, tail_fraction=0.6),
+        reference=reference, anchor=student.anchor(population),
+    )  # fmt: skip
+    for number, lane in enumerate(lanes):
+        measured = measure(record.replicas(slice(200 * number, 200 * number + 200)))
+        predicted = predict(student, population, lane.supervision, 0.01, 1, [1])
+        parts = abs(predicted.cross_term) + predicted.variance
+        assert abs(measured.floor - predicted.first_order_floor) < 4 * measured.floor_se + 0.02 * parts
