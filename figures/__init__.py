@@ -3,8 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from kdsim.figures import noise_sweep
+from kdsim.figures import batch_sweep, bias_sweep, dimension_sweep, noise_sweep, pl_sweep, step_size_sweep
 
-FIGURES: dict[str, Callable[..., Any]] = {"noise-sweep": noise_sweep.figure}
+FIGURES: dict[str, Callable[..., Any]] = {
+    "noise-sweep": noise_sweep.figure,
+    "dimension-sweep": dimension_sweep.figure,
+    "bias-sweep": bias_sweep.figure,
+    "step-size-sweep": step_size_sweep.figure,
+    "batch-sweep": batch_sweep.figure,
+    "pl-sweep": pl_sweep.figure,
+}
 
 __all__ = ["FIGURES"]

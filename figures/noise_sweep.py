@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from kdsim.figures import style
 
@@ -82,36 +84,45 @@ def _shown_curves(rows: pd.DataFrame) -> pd.DataFrame:
 def _curves(ax: Axes, rows: pd.DataFrame, curves: pd.DataFrame, styles: dict[str, tuple[str, str]]) -> None:
     """Mean squared distance with the band from 5 % to 95 % of the replicas, and T1 with its transient."""
     shown = _shown_curves(rows)
-    lowest = []
+    lowest, highest, ends = [], [], []
     for row in shown.itertuples():
         curve = curves[(curves["cell"] == row.cell) & (curves["step"] > 0)].sort_values("step")
         color = styles[row.supervision][0]
+        highest.append(curve["dist_sq_mean"].where(curve["dist_sq_mean"] < float("inf")).max())
         ax.plot(curve["step"], curve["dist_sq_mean"], color=color, zorder=3)
         ax.fill_between(curve["step"], curve["dist_sq_q05"], curve["dist_sq_q95"], color=color, alpha=0.2, linewidth=0)
         if row.bound_valid:
+            highest.append(curve["bound"].max())
             ax.plot(curve["step"], curve["bound"], color=color, linestyle="--", linewidth=0.8)
         if row.supervision != "exact":
             lowest.append(curve["dist_sq_q05"].min())
-            _label_end(ax, curve, f"$\\nu$ = {row.nu:.1e}", color)
+            ends.append((curve["dist_sq_mean"].iloc[-1], f"$\\nu$ = {row.nu:.1e}", color))
     ax.set(xscale="log", yscale="log", xlabel="step", ylabel=r"$\mathrm{E}\,|\theta_t-\theta_*|^2$")
-    if lowest:  # exact BCP falls to rounding: its curve leaves the panel
-        ax.set_ylim(bottom=min(lowest) / 8)
-    ax.set_xlim(left=10)
+    low, high = min(lowest, default=0), max(highest, default=0)
+    if 0 < low < high < float("inf"):  # exact BCP falls to rounding: its curve leaves the panel
+        ax.set_ylim(low / 3, high * 2)
+    last = rows["steps"].max()
+    ax.set_xlim(min(10, last / 10), last)
+    ax.xaxis.set_major_locator(LogLocator(numticks=8))
+    _label_ends(ax, ends)
 
 
-def _label_end(ax: Axes, curve: pd.DataFrame, label: str, color: str) -> None:
-    """Name a curve below its end, inside the panel."""
-    last = curve.iloc[-1]
-    ax.annotate(
-        label, (last["step"], last["dist_sq_q05"]), xytext=(0, -2), textcoords="offset points", ha="right", va="top",
-        fontsize=6, color=color, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}, zorder=4,
-    )  # fmt: skip
+def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Name curves (height of the end, label, colour) to the right of the panel, apart where they end together."""
+    bottom, top = (math.log(limit) for limit in ax.get_ylim())
+    lowest = -math.inf
+    for height, label, color in sorted(end for end in ends if 0 < end[0] < math.inf):
+        lowest = max((math.log(height) - bottom) / (top - bottom), lowest + 0.045)
+        ax.annotate(
+            label, (1, lowest), xycoords="axes fraction", xytext=(3, 0), textcoords="offset points", ha="left",
+            va="center", fontsize=6, color=color, annotation_clip=False,
+        )  # fmt: skip
 
 
 def _against_nu(ax: Axes, rows: pd.DataFrame, styles: dict[str, tuple[str, str]], quantity: str) -> None:
     """Measured quantity with its 95 % interval against nu; for the floor also the prediction and the bounds."""
     prediction = "exact_floor" if _exact(rows) else "first_order_floor"
-    seen = rows[(rows["nu"] > 0) & rows[quantity].notna()]
+    seen = rows[(rows["nu"] > 0) & (rows[quantity] > 0)]
     for name, (color, marker) in styles.items():
         family = seen[seen["supervision"] == name].sort_values("nu")
         if family.empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from kdsim import __version__, cli_output
-from kdsim.config import ConfigError, by_name, choose, encode, override
+from kdsim.config import ConfigError, by_name, choose, encode, error_line, in_study_file, override
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.study.base import Study
@@ -68,7 +69,7 @@ Out = Annotated[str, typer.Option("--out", metavar="DIR", help="results folder")
 Quick = Annotated[bool, typer.Option("--quick", help="a small version that ends within seconds")]
 Replicas = Annotated[str | None, typer.Option("--replicas", metavar="N", help="independent runs of each cell")]
 Seed = Annotated[str | None, typer.Option("--seed", metavar="N", help="seed of the pool and of all randomness")]
-Device = Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, mps")]
+Device = Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1")]
 Engine = Annotated[str | None, typer.Option("--engine", metavar="E", help="what runs the replicas, e.g. torch")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 Csv = Annotated[bool, typer.Option("--csv", help="print CSV")]
@@ -172,7 +173,7 @@ def show_study(
 
     rows = packs.predicted_rows(study)
     cost = packs.estimate(study)
-    print(f"{study.name}: {study.summary}\n")
+    print(f"{study.name}: {getattr(study, 'summary', None) or report.summary_line(type(study))}\n")
     texts = [[setting.key, setting.value, setting.doc] for setting in report.settings(study)]
     cli_output.print_table(report.Table(["key of --set", "value", "meaning"], texts))
     cli_output.print_table(report.cells_table(rows))
@@ -187,12 +188,14 @@ def predict(
     target: Target,
     settings: Set = None,
     quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
     """Theory alone: gradient noise, bounds with their conditions, predicted floors."""
     _one_format(as_json, as_csv)
-    study = _load(target, settings, quick)
+    study = _load(target, settings, quick, replicas=replicas, seed=seed)
     from kdsim.study import packs, report
 
     rows = packs.predicted_rows(study)
@@ -256,6 +259,8 @@ def figure(
         draw = cli_output.figure_function(getattr(study_of_file(Path(target)), "figure", None))
     else:
         draw = cli_output.stored_figure(stored)
+    if draw is None:
+        raise ConfigError(f"study {stored.name!r} has no figure")
     files, failed = _draw(draw, stored, extensions)
     for file in files:
         print(file)
@@ -267,7 +272,7 @@ def figure(
 
 @app.command("export-problem", short_help="Write a problem's pool to an .npz file.")
 def export_problem(
-    name: Annotated[str, typer.Argument(help="a problem, see list-problems", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a problem, see list-problems", show_default=False)],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the .npz file to write")],
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="seed of the pool")] = 0,
     settings: Annotated[
@@ -351,9 +356,8 @@ def _draw(draw: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[list
     """Files of the figure, and 0; or no file, and 1 after a line that says why. The results are stored either way."""
     try:
         return cli_output.write_figures(draw, stored, formats), 0
-    except Exception as failure:  # a study file's own function can raise anything
-        lines = str(failure).splitlines() or [""]
-        cli_output.note(f"warning: no figure, {type(failure).__name__}: {lines[0]}; the results are in {stored.folder}")
+    except (Exception, SystemExit) as failure:  # a study file's own function can raise anything
+        cli_output.note(f"warning: no figure, {error_line(failure)}; the results are in {stored.folder}")
         return [], 1
 
 
@@ -362,12 +366,21 @@ def _one_format(as_json: bool, as_csv: bool) -> None:
         raise ConfigError("--json and --csv exclude each other")
 
 
+def _is_closed_pipe(error: BaseException) -> bool:
+    """Whether the reader of standard output has gone, which typer turns into an exit."""
+    cause = error.__context__ if isinstance(error, SystemExit) else error
+    return isinstance(cause, OSError) and cause.errno == errno.EPIPE
+
+
 class _Stopped(Exception):
     """A run was interrupted and saved what it had; the message says how to go on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code: 0, 1 (part of it failed), 2 (bad input), 130 (interrupted)."""
+    """Run the command line. Returns the exit code: 0, 1 (part of it failed), 2 (bad input), 130 (interrupted).
+
+    An error is one line on standard error; with KDSIM_TRACEBACK=1 in the environment it is Python's traceback.
+    """
     os.environ["MPLBACKEND"] = "Agg"  # figures go to files
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="kdsim", standalone_mode=False)
@@ -375,18 +388,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _Stopped as stop:
         cli_output.note(str(stop))
         return INTERRUPTED
-    except ConfigError as error:
-        cli_output.error(str(error))
-        return USER_ERROR
-    except (BrokenPipeError, SystemExit):  # the reader of a pipe has gone, which typer turns into an exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        if not hasattr(error, "format_message"):
+    except (Exception, SystemExit) as error:
+        if _is_closed_pipe(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        if os.environ.get("KDSIM_TRACEBACK"):
             raise
-        # A usage error. Its class is typer's or click's, whichever this version of typer uses.
-        cli_output.error(error.format_message())
-        return USER_ERROR
+        if hasattr(error, "format_message"):  # a usage error of typer or of click, whichever this version uses
+            cli_output.error(error.format_message())
+            return USER_ERROR
+        if isinstance(error, MemoryError):
+            cli_output.error(f"too large for the memory of this machine: {error_line(error)}")
+            return USER_ERROR
+        expected = isinstance(error, ConfigError) or in_study_file(error)
+        advice = "" if isinstance(error, ConfigError) else "; KDSIM_TRACEBACK=1 shows the whole traceback"
+        cli_output.error(error_line(error) + advice)
+        return USER_ERROR if expected else 1
     if code == INTERRUPTED:
         cli_output.note("interrupted")
     return code if isinstance(code, int) else 0

@@ -13,9 +13,12 @@ import hashlib
 import inspect
 import json
 import math
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 SCHEMA_VERSION = 1
@@ -24,11 +27,32 @@ SCHEMA_VERSION = 1
 CLASS, SOURCE = "class", "source_sha256"
 """Keys of the JSON form beside the fields. `class` is a keyword of Python: no field can have that name."""
 
+STUDY_MODULE = "kdsim_study_file_"
+"""Prefix of the module names of study files (`kdsim.study.loading`)."""
+
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """Bad input from a user: one line that says what, which value, and what is allowed."""
+
+
+def error_line(error: BaseException) -> str:
+    """Any error in one line: a `ConfigError` as it is, else its type and where it arose, in the study file if there."""
+    lines = str(error).splitlines() or [""]
+    if isinstance(error, ConfigError):
+        return " ".join(lines)
+    places = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
+              for frame, line in traceback.walk_tb(error.__traceback__)]  # fmt: skip
+    places = [place for place in places if str(place[0]).startswith(STUDY_MODULE)] or places
+    where = f" ({Path(places[-1][1]).name}:{places[-1][2]})" if places else ""
+    return f"{type(error).__name__}: {lines[0]}{where}"
+
+
+def in_study_file(error: BaseException) -> bool:
+    """Whether the error came out of code of a study file."""
+    names = (str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.startswith(STUDY_MODULE) for name in names)
 
 
 def require(condition: bool, what: str, value: object, allowed: str) -> None:
@@ -42,10 +66,11 @@ def require_positive(what: str, value: float) -> None:
     require(_is_number(value) and math.isfinite(value) and value > 0, what, value, "a finite number > 0")
 
 
-def require_count(what: str, value: int, least: int = 1) -> None:
-    """Refuse anything but an integer >= `least`."""
+def require_count(what: str, value: int, least: int = 1, most: int = 2**63 - 1) -> None:
+    """Refuse anything but an integer from `least` to `most`; by default what a 64-bit number holds."""
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     require(is_integer and value >= least, what, value, f"an integer >= {least}")
+    require(value <= most, what, value, f"an integer <= {most}")
 
 
 def require_between(what: str, value: float, low: float, high: float, ends: str = "[]") -> None:
@@ -86,11 +111,13 @@ def encode(config: Any) -> Any:
     """JSON form of a configuration: dataclasses become `{"class": name, **fields}`, defaults included.
 
     A class defined outside kdsim also carries the SHA-256 of its source file, so that an
-    edited noise model is another configuration.
+    edited noise model is another configuration. An int in a field annotated float is written as the float
+    that it stands for: Dirichlet(3) and Dirichlet(3.0) are one configuration.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         cls = type(config)
-        fields = {f.name: encode(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        hints = _hints(cls)
+        fields = {f.name: encode(_as_float(getattr(config, f.name), hints[f.name])) for f in dataclasses.fields(cls)}
         outside = {} if cls.__module__.split(".")[0] == "kdsim" else {SOURCE: source_digest(cls)}
         return {CLASS: kind_of(cls), **fields, **outside}
     if isinstance(config, (tuple, list)):
@@ -98,6 +125,30 @@ def encode(config: Any) -> Any:
     if config is None or isinstance(config, (bool, int, float, str)):
         return config
     raise TypeError(f"{type(config).__name__} cannot be part of a configuration")
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The fields' types, with names resolved."""
+    try:
+        return typing.get_type_hints(cls)
+    except Exception as error:  # an annotation is code
+        raise ConfigError(f"a field of {cls.__name__} has an annotation that cannot be resolved: {error}") from None
+
+
+def _as_float(value: Any, hint: Any) -> Any:
+    """`value` with float for int wherever `hint` says float and not int."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if type(value) is int:
+        options = args if origin in (typing.Union, types.UnionType) else (hint,)
+        return float(value) if float in options and int not in options and abs(value) <= 2**53 else value
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in args if typing.get_origin(option) is tuple]
+        return _as_float(value, options[0]) if len(options) == 1 else value
+    if origin is tuple and isinstance(value, (tuple, list)) and args:
+        each = [args[0]] * len(value) if len(args) == 2 and args[1] is ... else args
+        return tuple(_as_float(*pair) for pair in zip(value, each, strict=True)) if len(each) == len(value) else value
+    return value
 
 
 def kind_of(cls: type) -> str:
@@ -158,7 +209,7 @@ def _apply(
     config: Any, prefix: str, settings: Mapping[tuple[str, ...], str], kinds: Mapping[type, Mapping[str, type]]
 ) -> Any:
     """All settings of one dataclass at once: it is validated with all of them, never with some."""
-    hints = typing.get_type_hints(type(config))
+    hints = _hints(type(config))
     names = [f.name for f in dataclasses.fields(config) if f.init]
     changes: dict[str, Any] = {}
     parts: dict[str, dict[tuple[str, ...], str]] = {}
@@ -205,6 +256,8 @@ def _parse(key: str, text: str, hint: Any, kinds: Mapping[type, Mapping[str, typ
         return choose(f"{key} =", text.lower(), {"true": True, "false": False, "yes": True, "no": False})
     if hint in (int, float):
         try:
+            if hint is int and text.removeprefix("-").isdecimal():
+                return int(text)  # exact also beyond 2^53
             number = float(text.replace("_", ""))
             if hint is float:
                 return number

@@ -12,8 +12,11 @@ from kdsim.students import LinearStudent, minimiser
 from kdsim.studies.common import slowest_rate, stationary_length, step_size_within_t1, student_with_ridge
 from kdsim.study.base import Cell, Study
 from kdsim.supervision import Dirichlet, OneHot, Supervision
+from kdsim.theory import linearised_moments
 from kdsim.theory.directions import eigendirections
 
+LARGEST_SHARE = 0.8
+"""Of the stability limit at a cell's batch size: cells with larger step sizes are left out."""
 STRIDE_SHARE = 0.2
 """Steps between two samples in the tail, as a share of the shortest autocorrelation time."""
 
@@ -21,6 +24,9 @@ STRIDE_SHARE = 0.2
 @dataclass(frozen=True)
 class BatchSweep(Study):
     """One-hot and Dirichlet labels at batch sizes b, at a fixed step size alpha and at a fixed alpha / b.
+
+    Cells near or above the stability limit of their batch size are left out: with alpha / b fixed the step size grows
+    with b, and the limit does not grow beyond 2 / h, h the largest curvature.
 
     Attributes:
         problem: the generator of the pool; its own parameters are the keys problem.NAME.
@@ -76,8 +82,10 @@ class BatchSweep(Study):
             require_positive("ridge", self.ridge)
 
     def quick(self) -> Self:
-        few = self.batch_sizes[:: max(1, len(self.batch_sizes) // 3)]
-        return replace(self, batch_sizes=few, replicas=min(16, self.replicas), window=min(10.0, self.window))
+        few = self.batch_sizes[:: max(1, -(-len(self.batch_sizes) // 3))]
+        sizes = {"replicas": 16, "settle": 8.0, "window": 6.0}
+        shorter = {key: min(size, getattr(self, key)) for key, size in sizes.items()}
+        return replace(self, **shorter, batch_sizes=few, ratio_fraction=max(2.0, self.ratio_fraction))
 
     def cells(self) -> tuple[Cell, ...]:
         population = self.problem.population(self.seed)
@@ -92,9 +100,14 @@ class BatchSweep(Study):
         supervisions = (OneHot(), Dirichlet().with_nu(level, population.p))
         pairs = {(b, alpha) for b in self.batch_sizes for alpha in (self.step_size_fraction * unit,)}
         pairs |= {(b, self.ratio_fraction * unit * b) for b in self.batch_sizes}
+        stable = [
+            (b, alpha)
+            for b, alpha in sorted(pairs)
+            if alpha < LARGEST_SHARE * linearised_moments(student, population, optimum, b).stability_limit
+        ]
         return tuple(
             self._cell(student, supervision, step_size, batch_size, rate, steepest)
-            for batch_size, step_size in sorted(pairs)
+            for batch_size, step_size in stable
             for supervision in supervisions
         )
 

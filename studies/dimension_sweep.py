@@ -29,10 +29,12 @@ class DimensionSweep(Study):
         ridge_fraction: the centred ridge as a fraction of L, the smoothness of the loss on the pool.
         step_size_fraction: step size as a fraction of T1's limit 1 / (2 L_max).
         relaxations: length of each run in units of 1 / (step size mu), the time in which SGD forgets its start.
-        batch_size, dtype: see SGD.
+        batch_size: samples a step.
+        dtype: "float32" or "float64".
         replicas: independent runs of each cell.
         seed: draws the pools and keys all random numbers.
-        engine, device: what runs it.
+        engine: name of the engine.
+        device: cpu, cuda or cuda:N.
     """
 
     name: ClassVar[str] = "dimension-sweep"

@@ -33,11 +33,17 @@ class NoiseSweep(Study):
         nu_low, nu_high: smallest and largest level, as fractions of the largest nu that the family reaches on
             the problem (of one-hot's nu for a family without a largest).
         nu: levels in absolute nu, instead of the three keys above.
-        steps, batch_size, index, targets, dtype: see SGD.
-        checkpoints, tail_fraction: see Recording.
+        steps: SGD steps of each run.
+        batch_size: samples a step.
+        index: "replacement" (each visit uniform over the pool) or "permutation" (epochs without replacement).
+        targets: "fresh" (drawn at each visit) or "frozen" (drawn once per pool point and replica).
+        dtype: "float32" or "float64".
+        checkpoints: number of points of the learning curve, about.
+        tail_fraction: last part of the run, over which floors and fluctuations are averaged.
         replicas: independent runs of each cell.
         seed: draws the pool and keys all random numbers.
-        engine, device: what runs it.
+        engine: name of the engine.
+        device: cpu, cuda or cuda:N.
     """
 
     name: ClassVar[str] = "noise-sweep"

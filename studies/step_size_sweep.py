@@ -92,9 +92,9 @@ class StepSizeSweep(Study):
                 require_positive(key, getattr(self, key))
 
     def quick(self) -> Self:
-        sizes = {"step_sizes": 5, "replicas": 24, "tolerance_levels": 3}
+        sizes = {"step_sizes": 4, "replicas": 16, "tolerance_levels": 2, "window": 6.0}
         shorter = {key: min(size, getattr(self, key)) for key, size in sizes.items()}
-        return replace(self, **shorter, window=min(10.0, self.window), lowest=max(1.0, self.lowest))
+        return replace(self, **shorter, lowest=max(1.0, self.lowest))
 
     def cells(self) -> tuple[Cell, ...]:
         population = self.problem.population(self.seed)

@@ -80,6 +80,8 @@ _FAMILIES: dict[type[Supervision], st.SearchStrategy[Supervision]] = {
 
 def supervisions(unbiased: bool | None = None) -> st.SearchStrategy[Supervision]:
     """Every family with levels over its whole range; only (un)biased ones if `unbiased` is given."""
+    missing = [cls.__name__ for cls in SUPERVISIONS if cls not in _FAMILIES]
+    assert not missing, f"tests/strategies.py: add a strategy for {', '.join(missing)} to _FAMILIES"
     return st.one_of(*(_FAMILIES[cls] for cls in SUPERVISIONS if unbiased is None or cls.unbiased == unbiased))
 
 

@@ -292,6 +292,85 @@ def test_a_pack_that_fails_is_one_line(here: Path, capsys: pytest.CaptureFixture
     assert "exact" in captured.out  # what is stored is shown
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        ("    figure = Figure()", "    raise SystemExit(3)", 1, ["no figure, SystemExit: 3", "mine.py:"]),
+        (
+            "        q = OneHot().sample(batch, draws).q",
+            "        raise SystemExit(0)",
+            1,
+            ["failed: SystemExit: 0", "mine.py:"],
+        ),
+        ("        first = Cell(", "        raise KeyError(3)\n        Cell(", 2, ["KeyError: 3", "mine.py:"]),
+        ("class Halfway(", "class Halfway(NoSuch, ", 2, ["NameError", "mine.py"]),
+    ],
+)
+def test_a_study_file_that_raises_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, code: int, words: list[str]
+) -> None:
+    source = here / "mine.py"
+    source.write_text(Path(TINY).read_text().replace(old, new))
+    assert main(["run-study", str(source), "--set", "steps=50"]) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and all(word in err for word in words), err
+
+
+def test_an_unexpected_error_is_one_line_unless_asked(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = here / "mine.py"
+    source.write_text(Path(TINY).read_text().replace("    samples: int = 64", "    def population(self, seed): 1 / 0"))
+    assert main(["predict", str(source)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert "ZeroDivisionError" in captured.err and "mine.py:" in captured.err and "KDSIM_TRACEBACK" in captured.err
+    monkeypatch.setenv("KDSIM_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["predict", str(source)])
+
+
+def test_a_study_without_figure_and_summary(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = here / "mine.py"
+    lines = Path(TINY).read_text().splitlines(keepends=True)
+    source.write_text("".join(line for line in lines if not line.startswith(("    figure: ", "    summary: "))))
+    assert main(["show-study", str(source)]) == 0
+    assert "tiny: Three supervisions." in capsys.readouterr().out
+    assert main(["run-study", str(source), "--set", "steps=50"]) == 0
+    capsys.readouterr()
+    for target in (str(source), "tiny"):
+        assert main(["figure", target]) == 2
+        assert "study 'tiny' has no figure" in capsys.readouterr().err
+
+
+def test_the_study_of_the_guide_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    (here / "my_study.py").write_text(guide.split("```python\n# my_study.py\n")[1].split("```")[0])
+    got = run_json(capsys, "run-study", "my_study.py", "--quick", "--set", "steps=50")
+    assert got["study"] == "batch-sizes" and len(got["rows"]) == 6 and got["figures"] == []
+
+
+def test_predict_takes_seed_and_replicas(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run_json(capsys, "predict", TINY, "--seed", "5", "--replicas", "7")["rows"]
+    assert {(row["seed"], row["replicas"]) for row in rows} == {(5, 7)}
+
+
+@pytest.mark.parametrize(
+    "setting", ["tail_fraction=1e-9", "step_size=1e-300", "step_size=1e9", "steps=1", "ridge=1e-320"]
+)
+def test_extreme_settings_give_a_figure_without_warnings(
+    here: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder, setting: str
+) -> None:
+    arguments = [item for item in SWEEP if not (setting.startswith("steps") and item == "steps=200")]
+    if len(arguments) < len(SWEEP):
+        del arguments[-1]
+    got = run_json(capsys, "run-study", *arguments, "--set", setting)
+    assert got["rows"] and len(got["figures"]) == 2
+    assert [str(item.message) for item in recwarn if "log-scaled" in str(item.message)] == []
+    if setting == "step_size=1e9":
+        assert {(row["floor"], row["diverged"]) for row in got["rows"]} == {(None, 4)}
+
+
 # Processes ------------------------------------------------------------------------------------------
 
 

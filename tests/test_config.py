@@ -161,3 +161,27 @@ def test_require_between(ends: str, inside: tuple[float, ...]) -> None:
     for value in ({0, 1} - set(inside)) | {-0.1, 1.1, math.nan}:
         with pytest.raises(ConfigError, match="must be in"):
             config.require_between("x", value, 0, 1, ends)
+
+
+def test_an_int_for_a_float_is_the_float() -> None:
+    assert digest(Dirichlet(3)) == digest(Dirichlet(3.0))
+    assert digest(GaussianMixture(mean_values=(4, 5, 6))) == digest(GaussianMixture(mean_values=(4.0, 5.0, 6.0)))
+    assert digest(Settings(limit=2)) == digest(Settings(limit=2.0)) != digest(Settings(limit=None))
+    form = encode(Settings(size=1, levels=(1, 0.5), supervisions=(Dirichlet(2),)))
+    assert type(form["size"]) is float and [type(level) for level in form["levels"]] == [float, float]
+    assert type(form["count"]) is int and form["flag"] is False
+    assert type(form["supervisions"][0]["concentration"]) is float
+
+
+def test_large_integers_are_exact() -> None:
+    assert override(Settings(), {"count": str(2**53 + 1)}, KINDS).count == 2**53 + 1
+    for text in ("1e30", str(2**63)):
+        with pytest.raises(ConfigError, match="must be an integer <= 9223372036854775807"):
+            override(Settings(), {"count": text}, KINDS)
+
+
+def test_an_annotation_that_cannot_be_resolved_is_one_line() -> None:
+    wrong = make_dataclass("Wrong", [("n", int, 1)], frozen=True)
+    wrong.__annotations__["n"] = "NoSuchType"
+    with pytest.raises(ConfigError, match="a field of Wrong has an annotation that cannot be resolved"):
+        encode(wrong())

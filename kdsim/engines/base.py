@@ -9,10 +9,11 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, choose, require, require_count
+from kdsim.config import ConfigError, choose, kind_of, require, require_count
 from kdsim.engines.recorder import Record, Recording
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
+from kdsim.students.network import NetworkStudent
 from kdsim.supervision.base import Supervision
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -70,7 +71,7 @@ class State:
 
     Attributes:
         step: steps done.
-        error: theta - reference, (R, K, d).
+        error: theta - reference, (R, K, d); of a network its parameters, (R, P).
         recorder: the recorder's accumulators.
     """
 
@@ -86,7 +87,7 @@ class Engine(Protocol):
 
     def run(
         self,
-        student: LinearStudent,
+        student: LinearStudent | NetworkStudent,
         population: Population,
         lanes: Sequence[Lane],
         sgd: SGD,
@@ -103,7 +104,8 @@ class Engine(Protocol):
 
         Args:
             reference: the point from which squared distance is measured, (K, d). It is the origin of the
-                coordinates in which parameters are held, and does not change the path beyond rounding.
+                coordinates in which parameters are held, and does not change the path beyond rounding. A network
+                starts at its own `initial` draws; distance is that of its linear map, NaN where it has none.
             anchor: the point to which the student's ridge pulls, (K, d).
             directions: unit vectors along which the error is recorded in the tail, (m, K, d); see `Recording`.
             stop: called between chunks of steps with the step reached; the run ends early when it returns True.
@@ -112,6 +114,13 @@ class Engine(Protocol):
             The record, or None if the run was stopped early, and the state reached. A run that is stopped and
             continued from its state gives bit for bit what an undisturbed run gives.
         """
+
+
+def require_linear(engine: str, student: object) -> None:
+    """Refuse a student that is not linear in its parameters, in the name of an engine that walks linear ones only."""
+    if not isinstance(student, LinearStudent):
+        name = kind_of(type(student))
+        raise ConfigError(f"engine = {engine!r} is not allowed for the student {name!r}: must be autograd")
 
 
 def check_device(device: str) -> torch.device:

@@ -87,18 +87,13 @@ class Recorder:
         self.student = student
         self.x = population.x.to(device, dtype)
         self.p = _classes_first(population.p.to(device, dtype))
-        best = population.optimum if population.optimum is not None else reference
-        self.realisable = population.optimum is not None
-        self.outputs = _classes_first((population.x @ reference.T).to(device, dtype))  # (N, K)
-        self.best_outputs = _classes_first((population.x @ best.T).to(device, dtype))
-        self.offset = _classes_first((population.x @ (reference - best).T).to(device, dtype))
+        self._tables(population, reference, dtype, device)
         self.schedule = recording.schedule(steps)
         self.tail = recording.tail_steps(steps)
         self.tail_start = recording.tail_start(steps)
         self._checkpoint_number = {step: number for number, step in enumerate(self.schedule)}
         self._tail_number = {step: number for number, step in enumerate(self.tail)}
         self.events = frozenset(self._checkpoint_number) | frozenset(self._tail_number)
-        self.limit = DIVERGED * (1 + reference.square().sum().item())
         kind = {"dtype": torch.float64, "device": device}
         self._state = {
             "curves": torch.full((len(METRICS), len(self.schedule), replicas), float("nan"), **kind),
@@ -114,6 +109,16 @@ class Recorder:
             shape = (len(self.directions), len(self.tail), replicas)
             self._state["along"] = torch.zeros(shape, dtype=dtype, device=device)
 
+    def _tables(self, population: Population, reference: Tensor, dtype: torch.dtype, device: torch.device) -> None:
+        """Outputs over the pool from which those of the replicas are told apart, and the limit of `_distance`."""
+        self.limit = DIVERGED * (1 + reference.square().sum().item())
+        optimum = self.student.realisable_optimum(population)
+        self.realisable = optimum is not None
+        best = optimum if self.realisable else reference
+        self.outputs = _classes_first((population.x @ reference.T).to(device, dtype))  # (N, K)
+        self.best_outputs = _classes_first((population.x @ best.T).to(device, dtype))
+        self.offset = _classes_first((population.x @ (reference - best).T).to(device, dtype))
+
     def state(self) -> dict[str, Tensor]:
         """The accumulators, to be stored."""
         return {name: tensor.clone() for name, tensor in self._state.items()}
@@ -127,8 +132,8 @@ class Recorder:
         """Record the error theta - reference (R, K, d) reached after `step` steps, if the step is an event."""
         if step not in self.events:
             return
-        dist_sq = error.to(torch.float64).square().sum((-2, -1))
-        diverged = ~(dist_sq <= self.limit)  # also NaN
+        dist_sq, size = self._distance(error)
+        diverged = ~(size <= self.limit)  # also NaN
         first = diverged & (self._state["diverged_at"] < 0)
         self._state["diverged_at"][first] = step
         if step in self._tail_number:
@@ -138,6 +143,11 @@ class Recorder:
             curves = self._state["curves"][:, self._checkpoint_number[step]]  # (metrics, R)
             curves[0] = dist_sq
             curves[1:] = self._pool_metrics(error)
+
+    def _distance(self, error: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distance from the reference, and the number that exceeds the limit once a replica diverged. (R,)."""
+        dist_sq = error.to(torch.float64).square().sum((-2, -1))
+        return dist_sq, dist_sq
 
     def _accumulate(self, number: int, dist_sq: Tensor) -> None:
         """Running mean and sum of squared deviations (Welford 1962), and the sums of the two halves."""
@@ -175,14 +185,16 @@ class Recorder:
         """The finished record, on the CPU."""
         state = {name: tensor.cpu() for name, tensor in self._state.items()}
         samples = len(self.tail)
-        first = max(samples // 2, 1)
-        halves = torch.tensor([[first], [max(samples - first, 1)]], dtype=torch.float64)
+        first = sum(_half(number, samples) == 0 for number in range(samples))
+        half_samples = (first, samples - first)
+        halves = torch.tensor(half_samples, dtype=torch.float64)[:, None]
+        nothing = torch.full_like(state["m2"], float("nan"))
         return Record(
             steps=torch.tensor(self.schedule),
             curves=dict(zip(METRICS, state["curves"], strict=True)),
             tail_mean=state["tail_sum"] / halves,
-            tail_std=(state["m2"] / max(samples - 1, 1)).sqrt(),
-            tail_samples=samples,
+            tail_std=(state["m2"] / (samples - 1)).sqrt() if samples > 1 else nothing,
+            half_samples=half_samples,
             tail_start=self.tail_start,
             diverged_at=state["diverged_at"],
             mean_error=state["error_sum"].movedim(-1, 0) / samples if "error_sum" in state else None,
@@ -216,11 +228,11 @@ class Record:
     Attributes:
         steps: checkpoint steps, (C,) int64.
         curves: metric name to (C, R) float64. dist_sq = |theta - reference|^2. excess_risk = BCP risk without the
-            ridge above the smallest there is (above the reference's where no student is exactly p), in the loss's
-            unit, nats for cross-entropy. accuracy = E p[argmax prediction]. bcp_l2 = E |prediction - p|_2.
-        tail_mean: mean of dist_sq over the first and the second half of the tail, (2, R).
-        tail_std: standard deviation of dist_sq within the tail, (R,).
-        tail_samples: number of samples in the tail.
+            ridge above the smallest there is (above the reference's, and possibly negative, where no student is exactly
+            p), in the loss's unit, nats for cross-entropy. accuracy = E p[argmax prediction]. bcp_l2 = E |prediction - p|_2.
+        tail_mean: mean of dist_sq over the first and the second half of the tail, (2, R); NaN in a half without samples.
+        tail_std: standard deviation of dist_sq within the tail, (R,); NaN with a single sample.
+        half_samples: number of samples in each half of the tail.
         tail_start: step after which the tail begins.
         diverged_at: first sampled step at which the replica had diverged, -1 if none, (R,) int64.
         mean_error: mean of theta - reference over the tail, (R, K, d), if it was asked for.
@@ -231,11 +243,16 @@ class Record:
     curves: dict[str, Tensor]
     tail_mean: Tensor
     tail_std: Tensor
-    tail_samples: int
+    half_samples: tuple[int, int]
     tail_start: int
     diverged_at: Tensor
     mean_error: Tensor | None = None
     along: Tensor | None = None
+
+    @property
+    def tail_samples(self) -> int:
+        """Number of samples in the tail."""
+        return sum(self.half_samples)
 
     def replicas(self, block: slice) -> Record:
         """The record of a block of replicas."""

@@ -13,19 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from kdsim import config
-from kdsim.engines.base import DTYPES, SGD, Lane, State, check_device
+from kdsim.engines.base import DTYPES, SGD, Lane, State, check_device, require_linear
 from kdsim.engines.recorder import Record, Recorder, Recording, join
+from kdsim.engines.samples import Samples as _Samples
 from kdsim.population import Population
-from kdsim.rng import MAX_VISITS, Draws, Stream, permuted_index, uniform_index
+from kdsim.rng import MAX_VISITS
 from kdsim.students.base import LinearStudent
-from kdsim.supervision.base import Batch, Supervision
 
 CHUNK_VISITS = {"cpu": 1 << 17, "cuda": 1 << 21}
 """Visits (replicas x steps x batch) drawn at a time: small enough for a CPU's caches, large enough for a GPU."""
@@ -58,6 +58,7 @@ class TorchBatched:
         stop: Callable[[int], bool] | None = None,
     ) -> tuple[Record | None, State]:
         """Walk from zero, or from `state`, to `sgd.steps`. See `Engine.run`."""
+        require_linear(self.name, student)
         where = check_device(device)
         visits = sgd.steps * sgd.batch_size
         config.require(visits < MAX_VISITS, "steps * batch_size", visits, f"below {MAX_VISITS}")
@@ -170,7 +171,6 @@ class _Update:
         self.student = student
         self.rate = -step_size / batch_size
         self.pull = step_size * student.ridge
-        self.keep = 1 - self.pull
         self.pull_to = pull_to.expand(len(step_size), *pull_to.shape)
         self.centred = not pull_to.any().item()
 
@@ -180,96 +180,10 @@ class _Update:
         residual = self.student.output_gradient(outputs, q).mul_(self.rate).transpose(1, 2)  # (R, K, b)
         if self.student.ridge:
             if self.centred:
-                error.mul_(self.keep)
+                error.addcmul_(error, self.pull, value=-1)  # 1 - pull would round a small pull away
             else:
                 error.lerp_(self.pull_to, self.pull)
         if x.shape[1] == 1:
             error.addcmul_(residual, x)  # outer product
         else:
             error.baddbmm_(residual, x)
-
-
-@dataclass(frozen=True)
-class _Family:
-    """Rows of the replica axis whose supervisions differ in level only, served by one `sample` call."""
-
-    supervision: Supervision
-    rows: Tensor
-
-
-class _Samples:
-    """Indices, inputs and targets of all replicas, a chunk of steps at a time."""
-
-    def __init__(
-        self, population: Population, lanes: Sequence[Lane], sgd: SGD, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.sgd, self.dtype, self.device = sgd, dtype, device
-        self.size = population.size
-        self.x = population.x.to(device, dtype)
-        self.p = None if population.p is None else population.p.to(device, dtype)
-        self.y = None if population.y is None else population.y.to(device)
-        self.classes = population.classes
-        if sgd.training_set is not None:
-            config.require_between("training_set", sgd.training_set, 1, population.size)
-        pairs = [(lane.seed, lane.first_replica + r) for lane in lanes for r in range(lane.replicas)]
-        # Lanes of one study share seed and replica numbers: their common random numbers are generated once.
-        unique = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-        keys = torch.tensor(list(unique), dtype=torch.int64, device=device)  # (U, 2)
-        self.seed, self.replica = keys[:, :1], keys[:, 1:]
-        self.rows = torch.tensor([unique[pair] for pair in pairs], device=device)  # (R,)
-        self.families = _families(lanes, device)
-
-    def chunk(self, first_step: int, last_step: int) -> tuple[Tensor, Tensor]:
-        """Pool indices (R, V) and targets (R, V, K) of the visits of these steps."""
-        start, end = first_step * self.sgd.batch_size, last_step * self.sgd.batch_size
-        visit = torch.arange(start, end, device=self.device)[None, :]  # (1, V)
-        index = self._index(visit, start)[self.rows]  # (R, V)
-        q = torch.empty(*index.shape, self.classes, dtype=self.dtype, device=self.device)
-        for family in self.families:
-            q[family.rows] = self._targets(family, index[family.rows], visit, start)
-        return index, q
-
-    def _index(self, visit: Tensor, start: int) -> Tensor:
-        """Pool index of each visit of each distinct (seed, replica), (U, V)."""
-        size = self.sgd.training_set or self.size
-        if self.sgd.index == "permutation":
-            index = permuted_index(self.seed, self.replica, visit, size)
-        else:
-            draws = Draws(self.seed, self.replica, visit, Stream.INDEX, self.dtype, start=start)
-            index = uniform_index(draws.words(0), size)
-        return index if self.sgd.training_set is None else self.members(index)
-
-    def members(self, number: Tensor) -> Tensor:
-        """Pool index of member `number` (U, V) of each training set: a permutation of the pool, keyed apart."""
-        return permuted_index(self.seed, self.replica, number, self.size, Stream.SPLIT)
-
-    def _targets(self, family: _Family, index: Tensor, visit: Tensor, start: int) -> Tensor:
-        rows = self.rows[family.rows]
-        if self.sgd.targets == "frozen":  # keyed by pool index: every visit of a point draws the same target
-            draws = Draws(self.seed[rows], self.replica[rows], index, Stream.LABEL, self.dtype)
-        else:
-            draws = Draws(self.seed, self.replica, visit, Stream.LABEL, self.dtype, start=start, rows=rows)
-        batch = Batch(
-            index=index,
-            p=None if self.p is None else self.p[index],
-            y=None if self.y is None else self.y[index],
-            x=self.x[index] if family.supervision.uses_x else None,
-        )
-        return family.supervision.sample(batch, draws).q
-
-
-def _families(lanes: Sequence[Lane], device: torch.device) -> list[_Family]:
-    groups: dict[str, list[int]] = {}
-    for number, lane in enumerate(lanes):
-        form = config.encode(lane.supervision)
-        form.pop(lane.supervision.level_field, None)
-        groups.setdefault(str(sorted(form.items())), []).append(number)
-    first_row = [0]
-    for lane in lanes:
-        first_row.append(first_row[-1] + lane.replicas)
-    families = []
-    for members in groups.values():
-        rows = torch.cat([torch.arange(first_row[m], first_row[m + 1]) for m in members]).to(device)
-        supervisions, counts = [lanes[m].supervision for m in members], [lanes[m].replicas for m in members]
-        families.append(_Family(type(supervisions[0]).stacked(supervisions, counts, device), rows))
-    return families

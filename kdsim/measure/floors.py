@@ -83,7 +83,8 @@ def interval(values: Tensor, confidence: float = CONFIDENCE) -> Interval:
 def tail_floor(record: Record) -> Tensor:
     """Tail average of the squared distance of each replica, (R,)."""
     samples = torch.tensor(record.half_samples, dtype=torch.float64)[:, None]
-    return (samples * record.tail_mean.nan_to_num()).sum(0) / samples.sum()
+    means = torch.where(samples > 0, record.tail_mean, 0.0)  # a half without samples has none
+    return (samples * means).sum(0) / samples.sum()
 
 
 def drift_z_limit(replicas: int) -> float:
@@ -94,6 +95,19 @@ def drift_z_limit(replicas: int) -> float:
 def tail_curve(record: Record, metric: str) -> Tensor:
     """Average of a metric over the checkpoints in the tail, of each replica, (R,)."""
     return record.curves[metric][record.steps > record.tail_start].mean(0)
+
+
+def _drift(record: Record) -> tuple[Tensor, float, float]:
+    """Change from the first to the second half of the tail (R,), mean in the tail and mean at the start.
+
+    Of the squared distance; of the excess risk at the checkpoints for a student that has no distance.
+    """
+    distance, risk = record.curves["dist_sq"], record.curves["excess_risk"]
+    if not distance.isnan().all():
+        return record.tail_mean[1] - record.tail_mean[0], tail_floor(record).mean().item(), distance[0].mean().item()
+    tail = risk[record.steps > record.tail_start]
+    half = len(tail) // 2
+    return tail[half:].mean(0) - tail[:half].mean(0), tail.mean().item(), risk[0].mean().item()
 
 
 def measure(record: Record) -> Measurement:
@@ -107,12 +121,12 @@ def measure(record: Record) -> Measurement:
     risk = interval(tail_curve(record, "excess_risk"))
     fluctuation = interval(record.tail_std)
     accuracy, bcp_l2 = interval(tail_curve(record, "accuracy")), interval(tail_curve(record, "bcp_l2"))
-    change = record.tail_mean[1] - record.tail_mean[0]
+    change, level, start = _drift(record)
     drift = interval(change)
     # Replicas that agree exactly (a pool of one point, say) have no standard error: any change is a drift.
     drift_z = drift.mean / drift.se if drift.se > 0 else math.copysign(math.inf, drift.mean) if drift.mean else 0.0
     told = not math.isnan(drift.mean)
-    zero = floor.mean <= NEGLIGIBLE * record.curves["dist_sq"][0].mean().item()
+    zero = level <= NEGLIGIBLE * start
     return Measurement(
         floor=floor.mean,
         floor_low=floor.low,

@@ -20,9 +20,11 @@ IMAGES = 1797
 
 @dataclass(frozen=True)
 class Digits(Problem):
-    """The 8x8 digits of scikit-learn with p(x) *defined* as softmax(W x + b), (W, b) fitted to the real labels:
+    """The 8x8 digits of scikit-learn, with p(x) *defined* as softmax(W x + b) fitted to the real labels.
 
-        argmin (1/N) sum_n CE(softmax(W x_n + b), y_n) + (penalty / 2) |W|^2   over all 1797 images.
+    (W, b) is the minimiser of an L2-penalised cross-entropy over all 1797 images:
+
+        argmin (1/N) sum_n CE(softmax(W x_n + b), y_n) + (penalty / 2) |W|^2.
 
     So the inputs are real and the BCP is exactly known; y is drawn from p and is not the real label. x is centred
     and divided by one common scale that makes the variance 1 on average over the 64 pixels: standardising pixel by

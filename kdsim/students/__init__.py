@@ -1,10 +1,25 @@
 """Students: what maps an input to class probabilities."""
 
 from kdsim.students.base import LinearStudent
+from kdsim.students.factored import FactoredLeastSquares
 from kdsim.students.least_squares import LeastSquares
+from kdsim.students.mlp import MLP
+from kdsim.students.network import NetworkStudent
 from kdsim.students.optimum import minimiser
 from kdsim.students.softmax_regression import SoftmaxRegression
 
 STUDENTS = (SoftmaxRegression, LeastSquares)
+NETWORKS = (FactoredLeastSquares, MLP)
+"""Students that are not linear in their parameters: they have no closed forms, and run on the autograd engine."""
 
-__all__ = ["STUDENTS", "LeastSquares", "LinearStudent", "SoftmaxRegression", "minimiser"]
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "STUDENTS",
+    "FactoredLeastSquares",
+    "LeastSquares",
+    "LinearStudent",
+    "NetworkStudent",
+    "SoftmaxRegression",
+    "minimiser",
+]

@@ -12,6 +12,7 @@ from kdsim.engines.base import SGD
 from kdsim.engines.recorder import Recording
 from kdsim.problems.base import Problem
 from kdsim.students.base import LinearStudent
+from kdsim.students.network import NetworkStudent
 from kdsim.supervision.base import Supervision
 
 
@@ -27,7 +28,7 @@ class Cell:
     """
 
     problem: Problem
-    student: LinearStudent
+    student: LinearStudent | NetworkStudent
     supervision: Supervision
     step_size: float
     sgd: SGD = field(default_factory=SGD)
@@ -38,6 +39,8 @@ class Cell:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        require(isinstance(self.problem, Problem), "problem", self.problem, "a Problem")
+        require(isinstance(self.supervision, Supervision), "supervision", self.supervision, "a Supervision")
         require_positive("step_size", self.step_size)
         require_count("replicas", self.replicas, least=2)
         require_count("seed", self.seed, least=0)

@@ -49,7 +49,13 @@ def load(target: str, known: Known, settings: Mapping[str, str] | None = None, *
         study = cls()
     except TypeError as error:
         raise ConfigError(f"study {target}: every setting needs a default ({error})") from None
-    return config.override(study.quick() if quick else study, settings or {}, kinds(cls))
+    except Exception as error:  # a study file's own code can raise anything
+        raise ConfigError(f"study {target}: {config.error_line(error)}") from error
+    if quick:
+        study = study.quick()
+        if not isinstance(study, cls):
+            raise ConfigError(f"study {target}: quick() must return a {cls.__name__}, it returned {study!r}")
+    return config.override(study, settings or {}, kinds(cls))
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, str]:
@@ -127,7 +133,7 @@ def _import_file(path: Path) -> ModuleType:
     except OSError as error:
         raise ConfigError(f"study file {str(path)!r} cannot be read: {error.strerror}") from None
     path = path.absolute()
-    name = f"kdsim_study_file_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
+    name = f"{config.STUDY_MODULE}{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
@@ -179,6 +185,11 @@ def stored_run(
     """
     is_study = target.endswith(".py") or target in known
     if settings or quick:
+        if not is_study and store.runs(target):
+            raise ConfigError(
+                f"{target!r} is not a study of kdsim: to choose among its runs by settings, give its study file "
+                f"(.py); {store.listing(target)}"
+            )
         if not is_study and Path(target).is_dir():
             raise ConfigError(
                 f"{target!r} is the folder of one run: settings choose among the runs of a study name or file"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kdsim import config
@@ -16,8 +17,8 @@ from kdsim.engines import ENGINES
 from kdsim.engines.base import SGD, Lane, State, check_device
 from kdsim.engines.recorder import Record, Recording
 from kdsim.population import Population
-from kdsim.students import minimiser
-from kdsim.study import rows
+from kdsim.students import NetworkStudent, minimiser
+from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Study
 
 PROBE_SECONDS = 1.0
@@ -57,17 +58,24 @@ class Pack:
         """The pool that its cells share, and the points that the engine is told."""
         cell = self.cells[0]
         population = cell.problem.population(cell.seed)
-        return Prepared(self, population, minimiser(cell.student, population), cell.student.anchor(population))
+        if isinstance(cell.student, NetworkStudent):
+            reference = cell.student.reference(population)
+            return Prepared(self, population, reference, torch.zeros_like(reference))
+        reference = minimiser(cell.student, population)
+        directions = dynamics.pack_directions(cell, population, reference)
+        return Prepared(self, population, reference, cell.student.anchor(population), directions)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A pack ready to run: its population, the reference point of the squared distance and the ridge's anchor."""
+    """A pack ready to run: its population, the reference point of the squared distance, the ridge's anchor, and the
+    directions (m, K, d) along which the error is recorded, if any."""
 
     pack: Pack
     population: Population
     reference: Tensor
     anchor: Tensor
+    directions: Tensor | None = None
 
     def run(
         self,
@@ -87,6 +95,7 @@ class Prepared:
             recording or cell.recording,
             reference=self.reference,
             anchor=self.anchor,
+            directions=self.directions,
             device=cell.device,
             state=state,
             stop=stop,
@@ -103,10 +112,22 @@ def packs(cells: Sequence[Cell]) -> list[Pack]:
 
 
 def cells_of(study: Study) -> tuple[Cell, ...]:
-    """The study's cells, at least one."""
-    cells = study.cells()
+    """The study's cells, at least one.
+
+    Raises:
+        ConfigError: there is none, one is no cell, or a study's own `cells` raises.
+    """
+    try:
+        cells = tuple(study.cells() or ())
+    except Exception as error:  # a study file's own code can raise anything
+        if isinstance(error, ConfigError) or not config.in_study_file(error):
+            raise
+        raise ConfigError(f"cells of study {study.name!r}: {config.error_line(error)}") from error
     if not cells:
         raise ConfigError(f"study {study.name!r} has no cells with these settings")
+    for cell in cells:
+        if not isinstance(cell, Cell):
+            raise ConfigError(f"study {study.name!r}: cells() must return Cell objects, it returned {cell!r}")
     return cells
 
 

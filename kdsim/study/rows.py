@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from kdsim import config
+from kdsim.engines.base import Lane
 from kdsim.engines.recorder import Record
-from kdsim.measure.floors import measure
+from kdsim.measure import decompose, generalise, measure
 from kdsim.population import Population
+from kdsim.students import LinearStudent, NetworkStudent, minimiser
 from kdsim.study.base import Cell
+from kdsim.theory.nonconvex import open_prediction
 from kdsim.theory.prediction import predict
 
 
@@ -28,7 +32,7 @@ def json_ready(value: Any) -> Any:
 
 
 def summary(cell: Cell) -> dict[str, Any]:
-    """What was run, flat. `level` is the amount of noise in the supervision's own parameter."""
+    """What was run, flat: the problem's parameters are problem.NAME, `level` is the supervision's own parameter."""
     return {
         "problem": config.kind_of(type(cell.problem)),
         "student": config.kind_of(type(cell.student)),
@@ -47,11 +51,16 @@ def summary(cell: Cell) -> dict[str, Any]:
         "seed": cell.seed,
         "engine": cell.engine,
         "device": cell.device,
+        **{f"problem.{key}": value for key, value in vars(cell.problem).items() if not isinstance(value, tuple)},
     }
 
 
 def prediction(cell: Cell, population: Population) -> dict[str, Any]:
     """What theory says of the cell. `population` is the cell's."""
+    if isinstance(cell.student, NetworkStudent):
+        batch_size = cell.sgd.batch_size
+        return json_ready(open_prediction(cell.student, population, cell.supervision, batch_size, cell.seed))
+    with_replacement = cell.sgd.index == "replacement"
     predicted = predict(
         cell.student,
         population,
@@ -59,7 +68,10 @@ def prediction(cell: Cell, population: Population) -> dict[str, Any]:
         cell.step_size,
         cell.sgd.batch_size,
         cell.recording.tail_steps(cell.sgd.steps),
-        fresh_with_replacement=cell.sgd.targets == "fresh" and cell.sgd.index == "replacement",
+        # A training set of its own is another pool for each replica: what is exact or a bound on this one is not there.
+        fresh_with_replacement=cell.sgd.targets == "fresh" and with_replacement and cell.sgd.training_set is None,
+        data_set=(cell.sgd.training_set or population.size) if cell.sgd.targets == "frozen" else None,
+        with_replacement=with_replacement,
     )
     return json_ready(predicted.row())
 
@@ -67,15 +79,36 @@ def prediction(cell: Cell, population: Population) -> dict[str, Any]:
 def bound_curve(
     prediction: Mapping[str, Any], step_size: float, initial_dist_sq: float, steps: np.ndarray
 ) -> np.ndarray:
-    """T1 at the given steps, (1 - step_size mu)^t initial_dist_sq + neighbourhood; NaN where it is no bound."""
-    if not prediction["bound_valid"]:
+    """T1 at the given steps, (1 - step_size mu)^t initial_dist_sq + neighbourhood; NaN where it is no finite bound."""
+    if not prediction["bound_valid"] or prediction["bound_floor"] is None:
         return np.full(len(steps), np.nan)
     return (1 - step_size * prediction["mu"]) ** steps * initial_dist_sq + prediction["bound_floor"]
 
 
-def measurement(record: Record) -> dict[str, Any]:
-    """What the cell's replicas showed."""
-    return json_ready(measure(record).row())
+def measurement(
+    cell: Cell, population: Population, record: Record, error: Tensor, *, reference: Tensor, anchor: Tensor
+) -> dict[str, Any]:
+    """What the cell's replicas showed.
+
+    With `Recording(mean_error=True)` also the parts of the floor (`Decomposition`), with a training set of frozen
+    targets also what they did on it (`Generalisation`).
+
+    Args:
+        error: theta - reference at the end of the run, (R, K, d).
+    """
+    row = measure(record).row()
+    if record.mean_error is not None:
+        aim = reference
+        if not cell.supervision.unbiased:
+            aim = minimiser(cell.student, population, cell.supervision.mean(population.p))
+        row |= decompose(record, aim - reference).row()
+    if cell.sgd.targets == "frozen" and cell.sgd.training_set is not None and isinstance(cell.student, LinearStudent):
+        lane = Lane(cell.supervision, cell.step_size, cell.seed, cell.replicas)
+        found = generalise(
+            cell.student, population, lane, cell.sgd, record, reference + error, reference=reference, anchor=anchor
+        )
+        row |= found.row()
+    return json_ready(row)
 
 
 _LAST = ("steps", "tail_start", "replicas", "seed", "engine", "device")
@@ -100,7 +133,7 @@ def flat_row(
     relaxations = None if mu is None else mu * summary["step_size"] * summary["tail_start"]
     row = {"study": study, "cell": digest, **first, **prediction}
     if measurement is not None:
-        expected, floor = predicted_floor(prediction), measurement.get("floor")
+        expected, floor = predicted_floor(row), measurement.get("floor")
         ratio = floor / expected if floor is not None and expected else None
         row |= {**measurement, **last, "ratio": ratio}
     else:
@@ -114,6 +147,11 @@ def stored_row(study: str, digest: str, info: Mapping[str, Any]) -> dict[str, An
 
 
 def predicted_floor(row: Mapping[str, Any]) -> float | None:
-    """The sharpest floor that theory gives: exact where there is one, else first order in the step size."""
-    exact = row.get("exact_floor")
+    """The sharpest floor that theory gives: exact where there is one, else first order in the step size.
+
+    None at and above the stability limit, where there is no floor.
+    """
+    exact, limit = row.get("exact_floor"), row.get("stability_limit")
+    if limit is not None and row.get("stability_kind") == "exact" and row["step_size"] >= limit:
+        return None
     return exact if exact is not None else row.get("first_order_floor")

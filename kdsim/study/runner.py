@@ -5,10 +5,8 @@ from __future__ import annotations
 import datetime
 import platform
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +19,13 @@ import torch
 import kdsim
 from kdsim import config
 from kdsim.config import ConfigError
+from kdsim.engines.base import State
 from kdsim.engines.recorder import Record
-from kdsim.study import rows
+from kdsim.study import dynamics, rows
 from kdsim.study.base import Study
 from kdsim.study.loading import figure_reference
 from kdsim.study.packs import Pack, Prepared, cells_of, check_machine, packs
+from kdsim.study.risk_curves import risk_curves
 from kdsim.study.store import Store
 from kdsim.study.tables import curves_table, replicas_table
 
@@ -103,9 +103,11 @@ def run(
     store.prepare()
     digests = [config.digest(cell) for cell in cells]
     stored = {digest: store.read_cell(digest).info for digest in dict.fromkeys(digests) if store.has_cell(digest)}
+    for digest, info in stored.items():
+        store.row(study.name, digest, info)  # a damaged cell is refused before anything is computed
     todo = packs([cell for cell, digest in zip(cells, digests, strict=True) if digest not in stored])
     failures: list[str] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     with deferred_signals() as told_to_stop:
         session = _Session(store, told_to_stop, progress, slice_seconds, total=sum(p.replicas * p.steps for p in todo))
         for pack in todo:
@@ -114,12 +116,12 @@ def run(
             except Interrupted as interruption:
                 count = f"{len(stored)} of {len(set(digests))} cells are stored in {str(out)!r}"
                 raise Interrupted(f"{interruption}; {count}; the same command goes on from there") from None
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a study file's own code can raise anything
                 errors.append(error)
-                failures.append(f"{pack} failed: {_one_line(error)}")
+                failures.append(f"{pack} failed: {config.error_line(error)}")
             session.leave(pack)
     finished = [digest for digest in digests if digest in stored]
-    table = [rows.stored_row(study.name, digest, stored[digest]) for digest in finished]
+    table = [store.row(study.name, digest, stored[digest]) for digest in finished]
     info = {
         "study": study.name,
         "digest": config.digest(study),
@@ -179,7 +181,7 @@ class _Session:
             if record is None:
                 self.store.write_partial(pack.digest, state, seconds)
                 self._check(pack, state.step)
-        infos = self._keep(prepared, record, predictions, seconds)
+        infos = self._keep(prepared, record, state, predictions, seconds)
         self.store.delete_partial(pack.digest)
         return infos
 
@@ -201,20 +203,23 @@ class _Session:
         return stop
 
     def _keep(
-        self, prepared: Prepared, record: Record, predictions: Sequence[dict[str, Any]], seconds: float
+        self, prepared: Prepared, record: Record, state: State, predictions: Sequence[dict[str, Any]], seconds: float
     ) -> dict[str, dict[str, Any]]:
         """Store the cells of a finished pack."""
         pack, infos, first = prepared.pack, {}, 0
         initial_dist_sq = prepared.reference.square().sum().item()  # SGD starts at zero
         for cell, predicted in zip(pack.cells, predictions, strict=True):
-            part = record.replicas(slice(first, first + cell.replicas))
-            first += cell.replicas
+            block = slice(first, first + cell.replicas)
+            part, first = record.replicas(block), block.stop
+            error = state.error[block].cpu()
             digest = config.digest(cell)
             infos[digest] = {
                 "cell": config.encode(cell),
                 "summary": rows.summary(cell),
                 "prediction": predicted,
-                "measurement": rows.measurement(part),
+                "measurement": rows.measurement(
+                    cell, prepared.population, part, error, reference=prepared.reference, anchor=prepared.anchor
+                ),
                 "versions": versions(),
                 "seed": cell.seed,
                 "engine": cell.engine,
@@ -226,7 +231,14 @@ class _Session:
             }
             curves = curves_table(part)
             curves["bound"] = rows.bound_curve(predicted, cell.step_size, initial_dist_sq, curves["step"].to_numpy())
-            self.store.write_cell(digest, infos[digest], curves, replicas_table(part))
+            curves["linearised"] = dynamics.linearised(
+                cell, prepared.population, prepared.reference, curves["step"].to_numpy()
+            )
+            curves = curves.assign(
+                **risk_curves(cell, prepared.population, prepared.reference, predicted, curves["step"].to_numpy())
+            )
+            spectrum = dynamics.spectrum_table(cell, prepared.population, prepared.reference, part)
+            self.store.write_cell(digest, infos[digest], curves, replicas_table(part), spectrum)
         return infos
 
 
@@ -268,12 +280,3 @@ def versions() -> dict[str, str | int]:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-
-
-def _one_line(error: Exception) -> str:
-    """The error in one line; a bug also says where."""
-    if isinstance(error, ConfigError):
-        return str(error)
-    frame = traceback.extract_tb(sys.exc_info()[2])[-1]
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]} ({Path(frame.filename).name}:{frame.lineno})"

@@ -1,6 +1,6 @@
 """Results on disk: where everything lies, written whole or not at all, refused when it is not ours.
 
-DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet
+DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
 DIR/partial/<digest of the pack>.pt                    an interrupted run, deleted when its cells are stored
 DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
 """
@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,41 @@ import torch
 
 from kdsim.config import SCHEMA_VERSION, ConfigError
 from kdsim.engines.base import State
+from kdsim.measure.floors import Measurement
 from kdsim.study.rows import json_ready, stored_row
+from kdsim.theory.prediction import Prediction
 
 CELLS, PARTIAL = "cells", "partial"
 CELL_FILE, CURVES_FILE, REPLICAS_FILE = "cell.json", "curves.parquet", "replicas.parquet"
+SPECTRUM_FILE = "spectrum.parquet"
 STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
 RESERVED_NAMES = (CELLS, PARTIAL)
 """Folders of a results folder that are no study."""
 
-_CELL_KEYS = {"cell", "summary", "prediction", "measurement"}
-_STUDY_KEYS = {"study", "digest", "settings", "cells", "figure", "date"}
+_CELL_KEYS = {"cell": dict, "summary": dict, "prediction": dict, "measurement": dict}
+_STUDY_KEYS = {"study": str, "digest": str, "settings": dict, "cells": list, "figure": (dict, type(None)), "date": str}
+"""Keys that a file must have, and the types of their values."""
+_SUMMARY_KEYS = (
+    "problem", "student", "ridge", "ridge_kind", "supervision", "level", "step_size", "batch_size", "index",
+    "targets", "dtype", "steps", "tail_start", "replicas", "seed", "engine", "device",
+)  # fmt: skip
+_ROW_KEYS = {
+    "summary": {*_SUMMARY_KEYS},
+    "prediction": {item.name for item in fields(Prediction)},
+    "measurement": {item.name for item in fields(Measurement)},
+}
+"""Keys without which there is no row."""
 
 
 @dataclass(frozen=True)
 class StoredCell:
-    """A finished cell: the content of cell.json, and its two tables."""
+    """A finished cell: the content of cell.json, and its tables; `spectrum` is None where none was recorded."""
 
     digest: str
     info: dict[str, Any]
     curves: pd.DataFrame
     replicas: pd.DataFrame
+    spectrum: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +68,10 @@ class StudyResults:
         settings: its settings in JSON form (`kdsim.config.encode`).
         records: one row a cell, see `kdsim.study.rows`; None where there is no number.
         rows: the same as a table.
-        curves: one row a checkpoint of a cell, see `kdsim.study.tables`, and T1 there in the column `bound`; column
-            `cell` is the cell's digest.
+        curves: one row a checkpoint of a cell, see `kdsim.study.tables`, with T1 in the column `bound` and the
+            linearised dynamics in `linearised`; column `cell` is the cell's digest.
         replicas: one row a replica of a cell; column `cell` likewise.
+        spectrum: one row a recorded direction of a cell, see `kdsim.study.dynamics`; column `cell` likewise.
         folder: where study.json lies.
         info: the content of study.json.
     """
@@ -66,6 +82,7 @@ class StudyResults:
     rows: pd.DataFrame
     curves: pd.DataFrame
     replicas: pd.DataFrame
+    spectrum: pd.DataFrame
     folder: Path
     info: dict[str, Any]
 
@@ -109,13 +126,22 @@ class Store:
         """Whether the cell is finished."""
         return self.cell_folder(digest).exists()
 
-    def write_cell(self, digest: str, info: dict[str, Any], curves: pd.DataFrame, replicas: pd.DataFrame) -> None:
+    def write_cell(
+        self,
+        digest: str,
+        info: dict[str, Any],
+        curves: pd.DataFrame,
+        replicas: pd.DataFrame,
+        spectrum: pd.DataFrame | None = None,
+    ) -> None:
         """Store a finished cell. Where another process has stored it meanwhile, its result stays."""
         final = self.cell_folder(digest)
         with temporary_beside(final) as folder:
             folder.mkdir(parents=True)
             curves.to_parquet(folder / CURVES_FILE, index=False)
             replicas.to_parquet(folder / REPLICAS_FILE, index=False)
+            if spectrum is not None:
+                spectrum.to_parquet(folder / SPECTRUM_FILE, index=False)
             text = json_text({"schema": SCHEMA_VERSION, "digest": digest, **info})
             (folder / CELL_FILE).write_text(text, encoding="utf-8")
             try:
@@ -133,15 +159,33 @@ class Store:
         folder = self.cell_folder(digest)
         if not folder.exists():
             raise ConfigError(f"cell folder {folder} is missing: run the study again")
-        advice = f"cell folder {folder} is damaged: delete it, and run-study runs the cell again"
+        advice = self._advice(digest)
         info = _read_json(folder / CELL_FILE, _CELL_KEYS, advice)
         tables = []
-        for name in (CURVES_FILE, REPLICAS_FILE):
+        optional = [SPECTRUM_FILE] if (folder / SPECTRUM_FILE).exists() else []
+        for name in (CURVES_FILE, REPLICAS_FILE, *optional):
             try:
-                tables.append(pd.read_parquet(folder / name))
+                with open(folder / name, "rb") as file:  # of a folder, pandas would read what lies in it
+                    tables.append(pd.read_parquet(file))
             except Exception as error:  # a damaged file makes the reader raise almost anything
                 raise ConfigError(f"{advice} ({name}: {_brief(error)})") from None
         return StoredCell(digest, info, *tables)
+
+    def row(self, study: str, digest: str, info: dict[str, Any]) -> dict[str, Any]:
+        """The row of a stored cell from the content of its cell.json, see `kdsim.study.rows`.
+
+        Raises:
+            ConfigError: the content lacks something that a row has.
+        """
+        for part, keys in _ROW_KEYS.items():
+            if missing := sorted(keys - info[part].keys()):
+                why = f"{CELL_FILE}: {part} has no {', '.join(missing)}; an older kdsim may have written it"
+                raise ConfigError(f"{self._advice(digest)} ({why})")
+        return stored_row(study, digest, info)
+
+    def _advice(self, digest: str) -> str:
+        folder = self.cell_folder(digest)
+        return f"cell folder {folder} is damaged: delete it, and run-study runs the cell again"
 
     # Interrupted runs
 
@@ -172,15 +216,24 @@ class Store:
     # Studies
 
     def write_study(self, info: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Path:
-        """Store what a run of a study consisted of, and its table. Returns the folder."""
+        """Store what a run of a study consisted of, and its table. Returns the folder.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
         folder = self.study_folder(info["study"], info["digest"])
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary_beside(folder / TABLE_FILE) as file:
-            pd.DataFrame(list(rows)).to_csv(file, index=False)
-            file.replace(folder / TABLE_FILE)
-        with temporary_beside(folder / STUDY_FILE) as file:
-            file.write_text(json_text({"schema": SCHEMA_VERSION, **info}), encoding="utf-8")
-            file.replace(folder / STUDY_FILE)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with temporary_beside(folder / TABLE_FILE) as file:
+                pd.DataFrame(list(rows)).to_csv(file, index=False)
+                file.replace(folder / TABLE_FILE)
+            with temporary_beside(folder / STUDY_FILE) as file:
+                file.write_text(json_text({"schema": SCHEMA_VERSION, **info}), encoding="utf-8")
+                file.replace(folder / STUDY_FILE)
+        except OSError as error:
+            raise ConfigError(
+                f"study folder {folder} cannot be written ({_brief(error)}); its {len(rows)} cells are stored"
+            ) from None
         return folder
 
     def runs(self, name: str | None = None) -> list[tuple[str, Path]]:
@@ -234,8 +287,10 @@ def read_study(folder: str | Path) -> StudyResults:
     advice = f"study folder {folder} is damaged: delete it, and run-study writes it again from the stored cells"
     info = _read_json(folder / STUDY_FILE, _STUDY_KEYS, advice)
     store = Store(folder.absolute().parent.parent)
+    if not all(isinstance(digest, str) for digest in info["cells"]):
+        raise ConfigError(f"{advice} ({STUDY_FILE}: cells are not all texts)")
     cells = {digest: store.read_cell(digest) for digest in dict.fromkeys(info["cells"])}
-    records = [stored_row(info["study"], digest, cells[digest].info) for digest in info["cells"]]
+    records = [store.row(info["study"], digest, cells[digest].info) for digest in info["cells"]]
     return StudyResults(
         name=info["study"],
         settings=info["settings"],
@@ -243,6 +298,7 @@ def read_study(folder: str | Path) -> StudyResults:
         rows=pd.DataFrame(records),
         curves=_stack({digest: cell.curves for digest, cell in cells.items()}),
         replicas=_stack({digest: cell.replicas for digest, cell in cells.items()}),
+        spectrum=_stack({digest: cell.spectrum for digest, cell in cells.items() if cell.spectrum is not None}),
         folder=folder,
         info=info,
     )
@@ -266,7 +322,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _read_json(file: Path, keys: set[str], advice: str) -> dict[str, Any]:
+def _read_json(file: Path, keys: dict[str, Any], advice: str) -> dict[str, Any]:
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -279,8 +335,11 @@ def _read_json(file: Path, keys: set[str], advice: str) -> dict[str, Any]:
             f"{file} has schema version {version!r}, this kdsim reads and writes {SCHEMA_VERSION}: "
             "read it with the kdsim that wrote it, or use another results folder"
         )
-    if missing := sorted(keys - info.keys()):
+    if missing := sorted(keys.keys() - info.keys()):
         raise ConfigError(f"{advice} ({file.name}: no {', '.join(missing)})")
+    for key, kind in keys.items():
+        if not isinstance(info[key], kind):
+            raise ConfigError(f"{advice} ({file.name}: {key} = {info[key]!r:.60})")
     return info
 
 

@@ -55,6 +55,11 @@ class Setting:
         sample = self.smoothness_factor * (self.constants.sample_smoothness - self.ridge) + self.ridge
         return Constants(self.constants.mu, self.constants.smoothness, sample).expected_smoothness(self.batch_size)
 
+    @property
+    def smoothness_name(self) -> str:
+        """What `smoothness` is, in the text of a condition."""
+        return "L_max" if self.batch_size == 1 and self.smoothness_factor == 1 else "expected smoothness"
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -91,7 +96,7 @@ def t1(setting: Setting) -> Bound:
     For batches drawn with replacement L_max is replaced by L (b-1)/b + L_max/b ([G], theorem 3.1).
     """
     limit = (1.0 if setting.interpolation else 0.5) / setting.smoothness
-    name = "1/L_max" if setting.interpolation else "1/(2 L_max)"
+    name = f"1/{setting.smoothness_name}" if setting.interpolation else f"1/(2 {setting.smoothness_name})"
     neighbourhood = (
         0.0 if setting.interpolation else 2 * setting.step_size * setting.noise / (setting.constants.mu or math.nan)
     )
@@ -106,7 +111,7 @@ def t1_sharp(setting: Setting) -> Bound:
     """
     needs = _additive_needs(setting)
     neighbourhood = setting.step_size * setting.noise / (setting.constants.mu or math.nan)
-    return _bound(setting, 1 / setting.smoothness, "1/L_max", neighbourhood, needs)
+    return _bound(setting, 1 / setting.smoothness, f"1/{setting.smoothness_name}", neighbourhood, needs)
 
 
 def t2(setting: Setting) -> Bound:
@@ -119,14 +124,16 @@ def t2(setting: Setting) -> Bound:
     excess risk, without the ridge, is at most f - f*: the bound holds for it, with the larger f_0 - f* as its start.
     """
     half = 1.0 if setting.interpolation else 0.5
-    name = "mu/(L L_max)" if setting.interpolation else "mu/(2 L L_max)"
+    name = f"mu/({'' if setting.interpolation else '2 '}L {setting.smoothness_name})"
     neighbourhood = 0.0 if setting.interpolation else 2 * _risk_neighbourhood(setting)
     return _risk_bound(setting, half, name, neighbourhood, "")
 
 
 def t2_sharp(setting: Setting) -> Bound:
     """T2': neighbourhood L alpha sigma*^2 / (2 mu_pl) for alpha <= mu_pl / (L L_max); asks for what T1' asks for."""
-    return _risk_bound(setting, 1.0, "mu/(L L_max)", _risk_neighbourhood(setting), _additive_needs(setting))
+    return _risk_bound(
+        setting, 1.0, f"mu/(L {setting.smoothness_name})", _risk_neighbourhood(setting), _additive_needs(setting)
+    )
 
 
 def _risk_neighbourhood(setting: Setting) -> float:

@@ -1,13 +1,19 @@
-"""Constants of the objective on a finite pool: strong convexity, smoothness, expected smoothness."""
+"""Constants of the objective on a finite pool: strong convexity, PL, smoothness, expected smoothness."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
+from kdsim.theory.polyak_lojasiewicz import pl_estimate
+
+RANGE_TOLERANCE = 1e-10
+"""Singular values of the inputs below this fraction of the largest count as zero, as in `realisable_optimum`."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +24,16 @@ class Constants:
         mu: strong convexity constant; 0 if the objective is not strongly convex.
         smoothness: L, smoothness of the objective.
         sample_smoothness: L_max, largest smoothness of a sample's objective.
+        mu_pl: Polyak-Lojasiewicz constant, |grad f|^2 >= 2 mu_pl (f - f*); at least mu.
+        mu_pl_kind: "exact": proved everywhere (least squares, strongly convex); "estimate": see `with_pl_estimate`,
+            never enough for a bound; "unknown": not asked for, mu_pl is 0.
     """
 
     mu: float
     smoothness: float
     sample_smoothness: float
+    mu_pl: float = 0.0
+    mu_pl_kind: Literal["exact", "estimate", "unknown"] = "unknown"
 
     def expected_smoothness(self, batch_size: int) -> float:
         """L (b-1)/b + L_max / b: what replaces L_max for batches drawn with replacement.
@@ -39,17 +50,45 @@ def constants(student: LinearStudent, population: Population) -> Constants:
     error) and lambda the ridge:
 
         L_max = c max|x|^2 + lambda,   L = c eigmax(E xx') + lambda,
-        mu = lambda (softmax regression),   mu = eigmin(E xx') + lambda (least squares).
+        mu = lambda (softmax regression),   mu = eigmin(E xx') + lambda (least squares),
+        mu_pl = mu where it is positive,    mu_pl = smallest non-zero eigenvalue of E xx' (least squares).
 
+    A ridge makes mu_pl = mu: in directions that no input has it is the only curvature there is.
     L and L_max of softmax regression are upper bounds, those of least squares are exact.
     Source: shared theory, section 4.
     """
     x = population.x
-    moments = torch.linalg.eigvalsh(x.T @ x / population.size)  # ascending
-    quadratic = student.curvature == 1.0
-    smallest = moments[0].item() if quadratic and moments[0] > 1e-12 * moments[-1] else 0.0
+    moments, _ = input_range(x)
+    smallest = moments[0].item() if student.quadratic and len(moments) == x.shape[1] else 0.0
+    mu = smallest + student.ridge
+    pl = mu if mu > 0 else moments[0].item() if student.quadratic else 0.0
     return Constants(
-        mu=smallest + student.ridge,
+        mu=mu,
         smoothness=student.curvature * moments[-1].item() + student.ridge,
         sample_smoothness=student.curvature * x.square().sum(-1).max().item() + student.ridge,
+        mu_pl=pl,
+        mu_pl_kind="exact" if pl > 0 else "unknown",
     )
+
+
+def with_pl_estimate(student: LinearStudent, population: Population, known: Constants) -> Constants:
+    """The constants with an ESTIMATE of mu_pl where `constants` knows none: softmax regression without a ridge.
+
+    See `pl_estimate`; it costs some 500 gradients over the pool.
+
+    Raises:
+        ConfigError: the objective has no finite minimiser.
+    """
+    if known.mu_pl_kind != "unknown":
+        return known
+    return replace(known, mu_pl=pl_estimate(student, population, known.smoothness), mu_pl_kind="estimate")
+
+
+def input_range(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Non-zero eigenvalues (r,) of G = E xx', ascending, and their eigenvectors (d, r), which span the pool.
+
+    From singular values of x (N, d), so that eigenvalues down to RANGE_TOLERANCE^2 of the largest are seen.
+    """
+    _, values, vectors = torch.linalg.svd(x, full_matrices=False)
+    keep = values > RANGE_TOLERANCE * values[0]
+    return values[keep].flip(0).square() / x.shape[0], vectors[keep].flip(0).T

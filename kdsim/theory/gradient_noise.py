@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,12 @@ from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.students.optimum import kron_mean
 from kdsim.supervision.base import Supervision
+
+
+@lru_cache(maxsize=2)  # keyed by identity of the population
+def target_moments(supervision: Supervision, population: Population) -> tuple[Tensor, Tensor]:
+    """Mean (N, K) and covariance (N, K, K) of the targets on the pool; kept, as some families integrate for them."""
+    return supervision.mean(population.p), supervision.covariance(population.p)
 
 
 def gradient_covariance(
@@ -25,8 +33,9 @@ def gradient_covariance(
         (K d, K d), theta flattened row by row.
     """
     outputs = population.x @ theta.T
-    label = student.output_noise(outputs, supervision.covariance(population.p))  # (N, K, K)
-    residual = student.output_gradient(outputs, supervision.mean(population.p))  # (N, K)
+    mean_target, target_covariance = target_moments(supervision, population)
+    label = student.output_noise(outputs, target_covariance)  # (N, K, K)
+    residual = student.output_gradient(outputs, mean_target)  # (N, K)
     second = label + residual[:, :, None] * residual[:, None, :]
     mean = (residual.T @ population.x / population.size).flatten()
     return kron_mean(second, population.x) - torch.outer(mean, mean)
@@ -40,8 +49,9 @@ def gradient_noise(
     At the optimum and for targets that sum to one it is E[|x|^2 tr C(x)] / b. Source: shared theory, section 3.
     """
     outputs = population.x @ theta.T
-    label = student.output_noise(outputs, supervision.covariance(population.p))
-    residual = student.output_gradient(outputs, supervision.mean(population.p))
+    mean_target, target_covariance = target_moments(supervision, population)
+    label = student.output_noise(outputs, target_covariance)
+    residual = student.output_gradient(outputs, mean_target)
     second = label.diagonal(dim1=-2, dim2=-1).sum(-1) + residual.square().sum(-1)  # (N,)
     mean = residual.T @ population.x / population.size
     total = (second * population.x.square().sum(-1)).mean() - mean.square().sum()

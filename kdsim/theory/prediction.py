@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 
+from kdsim import simplex
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.students.optimum import minimiser
 from kdsim.supervision.base import Supervision
 from kdsim.theory import bounds
-from kdsim.theory.constants import Constants, constants
-from kdsim.theory.gradient_noise import gradient_noise
+from kdsim.theory.constants import Constants, constants, input_range, with_pl_estimate
+from kdsim.theory.frozen import frozen
+from kdsim.theory.gradient_noise import gradient_noise, target_moments
 from kdsim.theory.least_squares import LARGEST_DIMENSION, SecondMoments
-from kdsim.theory.stationary import Stationary, stationary
+from kdsim.theory.polyak_lojasiewicz import excess_objective
+from kdsim.theory.second_order import linearised_moments, second_order, solvable
+from kdsim.theory.stationary import NoStationaryDistribution, Stationary, noise_at, stationary
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,32 @@ class Prediction:
         bound_valid, bound_condition, bound_floor: T1; its floor is None unless it is valid.
         bound_tail: T1's bound averaged over the tail of the run, transient included.
         sharp_bound_valid, sharp_bound_condition, sharp_bound_floor, sharp_bound_tail: T1'.
-        first_order_floor: bias_sq + cross_term + variance, first order in the step size.
+        first_order_floor: bias_sq + cross_term + variance, first order in the step size. None where targets are not
+            fresh, batches not drawn with replacement, or noise acts in directions in which nothing pulls back.
         first_order_excess_risk: in nats for cross-entropy.
-        exact_floor, stability_limit: least squares only.
+        predicted_mean_dist_sq: |E theta - theta*|^2 to first order: the bias with the drift of the mean.
+        aim_bound_valid, aim_bound_floor: T1 about theta_m, the point that SGD aims at, on E|theta - theta_m|^2. Needs
+            what T1 needs except that the supervision is unbiased; for unbiased supervision it is T1.
+        aim_bound_tail: the same, averaged over the tail of the run, transient included.
+        second_order_floor, second_order_excess_risk: the linearised dynamics at this step size, which is exact for
+            least squares; None where its assumptions fail (see `_second_order`) or above the stability limit.
+        frozen_dist_sq, frozen_excess_risk, frozen_gap: of the minimiser of a data set of frozen targets, to first order
+            in 1/N (see `Frozen`). All frozen_* are None unless targets are frozen, unbiased, sum to one (least squares:
+            any), the student is realisable without an ordinary ridge, and `frozen_expansion` <= 1.
+        frozen_floor, frozen_floor_excess_risk: of SGD on the data set, sampled with replacement: the minimiser's plus
+            SGD's first-order spread about it.
+        frozen_expansion: the parameter of the expansion in 1/N, given also where it is too large.
+        exact_floor, exact_excess_risk: least squares only; the excess risk is without the ridge.
+        mu_pl, mu_pl_kind: PL constant of the objective, "exact" or an "estimate" (see `with_pl_estimate`).
+        risk_step_size_limit: largest step size that T2 admits.
+        risk_bound_valid, risk_bound_condition, risk_bound_floor: T2, on the objective with its ridge, and so on the
+            recorded excess risk, which is smaller for a centred ridge; not reported for an ordinary one.
+        risk_bound_tail: T2 averaged over the tail steps, transient included. That is at least its average over the
+            checkpoints in the tail, at which the excess risk is measured: they are later on the average.
+        sharp_risk_bound_valid, sharp_risk_bound_condition, sharp_risk_bound_floor, sharp_risk_bound_tail: T2'.
+        initial_excess: f_0 - f* of the objective with its ridge, where T2 and T2' start.
+        stability_limit: step size above which the squared error grows; "exact" for least squares, "linearised" at
+            the optimum otherwise (`stability_kind`).
     """
 
     nu: float
@@ -56,8 +84,34 @@ class Prediction:
     bias_sq: float | None
     cross_term: float | None
     variance: float | None
+    predicted_mean_dist_sq: float | None
+    aim_bound_valid: bool
+    aim_bound_floor: float | None
+    aim_bound_tail: float | None
+    second_order_floor: float | None
+    second_order_excess_risk: float | None
+    frozen_dist_sq: float | None
+    frozen_excess_risk: float | None
+    frozen_gap: float | None
+    frozen_floor: float | None
+    frozen_floor_excess_risk: float | None
+    frozen_expansion: float | None
     exact_floor: float | None
+    exact_excess_risk: float | None
+    mu_pl: float
+    mu_pl_kind: str
+    risk_step_size_limit: float
+    risk_bound_valid: bool
+    risk_bound_condition: str
+    risk_bound_floor: float | None
+    risk_bound_tail: float | None
+    sharp_risk_bound_valid: bool
+    sharp_risk_bound_condition: str
+    sharp_risk_bound_floor: float | None
+    sharp_risk_bound_tail: float | None
+    initial_excess: float
     stability_limit: float | None
+    stability_kind: str | None
 
     def row(self) -> dict[str, float | bool | str | None]:
         """Field names to values."""
@@ -66,17 +120,28 @@ class Prediction:
 
 @lru_cache(maxsize=16)
 def _constants(student: LinearStudent, population: Population) -> Constants:
-    return constants(student, population)
+    return with_pl_estimate(student, population, constants(student, population))
 
 
-@lru_cache(maxsize=16)
-def _second_moments(population: Population, ridge: float, batch_size: int) -> SecondMoments:
+@lru_cache(maxsize=4)
+def second_moments(population: Population, ridge: float, batch_size: int) -> SecondMoments:
+    """`SecondMoments`, kept for the next call."""
     return SecondMoments(population, ridge, batch_size)
 
 
 @lru_cache(maxsize=16)
 def _reference(student: LinearStudent, population: Population) -> Tensor:
     return minimiser(student, population)
+
+
+@lru_cache(maxsize=64)  # one point for each biased supervision: what is cached at it is found again
+def _biased_aim(student: LinearStudent, population: Population, supervision: Supervision) -> Tensor:
+    return minimiser(student, population, target_moments(supervision, population)[0])
+
+
+def aim_of(student: LinearStudent, population: Population, supervision: Supervision) -> Tensor:
+    """theta_m (K, d), the minimiser of the objective at the supervision's mean targets: where SGD goes."""
+    return _reference(student, population) if supervision.unbiased else _biased_aim(student, population, supervision)
 
 
 def predict(
@@ -88,6 +153,8 @@ def predict(
     tail_steps: list[int],
     *,
     fresh_with_replacement: bool = True,
+    data_set: int | None = None,
+    with_replacement: bool = True,
 ) -> Prediction:
     """Theory of SGD started at zero.
 
@@ -95,14 +162,17 @@ def predict(
         tail_steps: the steps over which the measured floor is averaged.
         fresh_with_replacement: targets are fresh at each visit and batches drawn with replacement, which every
             formula here assumes; otherwise floors are None and no bound is valid.
+        data_set: with frozen targets the number of points of each replica's data set; None: targets are fresh.
+        with_replacement: batches are drawn with replacement, which the floor of SGD on a data set assumes.
     """
     reference = _reference(student, population)
     unbiased = supervision.unbiased
-    aim = reference if unbiased else minimiser(student, population, supervision.mean(population.p))
-    nu = supervision.nu(population.p)
+    target_covariance = target_moments(supervision, population)[1]
+    aim = aim_of(student, population, supervision)
+    nu = simplex.mean_class_variance(target_covariance).item()
     pool = _constants(student, population)
-    realisable = population.optimum is not None and student.ridge_kind != "ordinary"
-    quadratic = student.curvature == 1.0
+    realisable = student.ridge_kind != "ordinary" and student.realisable_optimum(population) is not None
+    quadratic = student.quadratic
     interpolation = supervision.noiseless and unbiased and realisable
     # Under interpolation every sample's gradient is zero at theta*, not merely zero to rounding.
     noise = 0.0 if interpolation else gradient_noise(student, population, supervision, aim, batch_size)
@@ -118,15 +188,28 @@ def predict(
         theory_sampling=fresh_with_replacement,
         smoothness_factor=1.0 if supervision.sums_to_one or quadratic else 1 + population.classes * nu,
         ridge=student.ridge,
+        risk_recorded=student.ridge_kind != "ordinary",
     )
     t1, t1_sharp = bounds.t1(setting), bounds.t1_sharp(setting)
+    about_aim = bounds.t1(replace(setting, unbiased=True))  # theta_m is the optimum of the objective at the mean target
     initial = reference.square().sum().item()
     if interpolation:
-        first = Stationary(variance=0.0, bias_sq=0.0, cross_term=0.0, excess_risk=0.0)
+        first = Stationary(variance=0.0, bias_sq=0.0, cross_term=0.0, mean_dist_sq=0.0, excess_risk=0.0)
     else:
-        first = stationary(student, population, supervision, step_size, batch_size, aim, reference)
+        try:
+            first = stationary(student, population, supervision, step_size, batch_size, aim, reference)
+        except NoStationaryDistribution:
+            first = None
     first_order = first if fresh_with_replacement else None
-    exact_floor, stability_limit = _exact(student, population, supervision, step_size, batch_size, realisable)
+    exact, stability_limit = (None, None), None
+    if fresh_with_replacement:
+        exact, stability_limit = _exact(student, population, supervision, step_size, batch_size, realisable)
+    second: tuple[float | None, float | None] = (None, None)
+    if fresh_with_replacement and first is not None:
+        second, limit = _second_order(
+            student, population, supervision, step_size, batch_size, aim, first, setting.smoothness_factor
+        )
+        stability_limit = limit if stability_limit is None else stability_limit
     return Prediction(
         nu=nu,
         entropy=population.mean_entropy,
@@ -148,9 +231,68 @@ def predict(
         bias_sq=first_order and first_order.bias_sq,
         cross_term=first_order and first_order.cross_term,
         variance=first_order and first_order.variance,
-        exact_floor=exact_floor if fresh_with_replacement else None,
+        predicted_mean_dist_sq=first_order and first_order.mean_dist_sq,
+        aim_bound_valid=about_aim.valid,
+        aim_bound_floor=about_aim.neighbourhood if about_aim.valid else None,
+        aim_bound_tail=about_aim.tail_average(tail_steps, aim.square().sum().item()) if about_aim.valid else None,
+        second_order_floor=second[0],
+        second_order_excess_risk=second[1],
+        **_frozen(student, population, supervision, reference, first, data_set, realisable, setting, with_replacement),
+        exact_floor=exact[0],
+        exact_excess_risk=exact[1],
+        mu_pl=pool.mu_pl,
+        mu_pl_kind=pool.mu_pl_kind,
+        **_risk_bounds(setting, tail_steps, _initial_excess(student, population)),
         stability_limit=stability_limit,
+        stability_kind=None if stability_limit is None else "exact" if quadratic else "linearised",
     )
+
+
+def _frozen(
+    student: LinearStudent,
+    population: Population,
+    supervision: Supervision,
+    optimum: Tensor,
+    first: Stationary | None,
+    data_set: int | None,
+    realisable: bool,
+    setting: bounds.Setting,
+    with_replacement: bool,
+) -> dict[str, float | None]:
+    """The columns frozen_*, all None where the targets are fresh or an assumption of `frozen` fails."""
+    found = dict.fromkeys(name for name in Prediction.__annotations__ if name.startswith("frozen_"))
+    if data_set is None or not (supervision.unbiased and realisable and setting.additive):
+        return found
+    order = frozen(student, population, supervision, optimum, data_set)
+    found["frozen_expansion"] = order.expansion
+    if order.valid:
+        found |= {"frozen_dist_sq": order.dist_sq, "frozen_excess_risk": order.excess_risk, "frozen_gap": order.gap}
+        if with_replacement and first is not None:
+            found["frozen_floor"] = order.dist_sq + first.variance
+            found["frozen_floor_excess_risk"] = order.excess_risk + first.excess_risk
+    return found
+
+
+@lru_cache(maxsize=16)
+def _initial_excess(student: LinearStudent, population: Population) -> float:
+    reference = _reference(student, population)
+    return excess_objective(student, population, torch.zeros_like(reference), reference)
+
+
+def _risk_bounds(
+    setting: bounds.Setting, tail_steps: list[int], initial: float
+) -> dict[str, float | bool | str | None]:
+    """The columns of T2 and T2'."""
+    t2, t2_sharp = bounds.t2(setting), bounds.t2_sharp(setting)
+    columns: dict[str, float | bool | str | None] = {
+        "initial_excess": initial,
+        "risk_step_size_limit": t2.step_size_limit,
+    }
+    for name, bound in (("risk_bound", t2), ("sharp_risk_bound", t2_sharp)):
+        columns[f"{name}_valid"], columns[f"{name}_condition"] = bound.valid, bound.condition
+        columns[f"{name}_floor"] = bound.neighbourhood if bound.valid else None
+        columns[f"{name}_tail"] = bound.tail_average(tail_steps, initial) if bound.valid else None
+    return columns
 
 
 def _exact(
@@ -160,13 +302,48 @@ def _exact(
     step_size: float,
     batch_size: int,
     realisable: bool,
-) -> tuple[float | None, float | None]:
-    """Exact floor and stability limit, where the recursion of `SecondMoments` applies."""
-    if not (student.curvature == 1.0 and realisable and supervision.unbiased):
-        return None, None
-    if population.features > LARGEST_DIMENSION or constants(student, population).mu == 0:
-        return None, None
-    moments = _second_moments(population, student.ridge, batch_size)
+) -> tuple[tuple[float | None, float | None], float | None]:
+    """Exact floors of squared distance and excess risk, and the stability limit, where `SecondMoments` applies."""
+    if not (student.quadratic and realisable and supervision.unbiased):
+        return (None, None), None
+    if min(population.features, population.size) > LARGEST_DIMENSION and _rank(population) > LARGEST_DIMENSION:
+        return (None, None), None
+    moments = second_moments(population, student.ridge, batch_size)
     if step_size >= moments.stability_limit:
-        return None, moments.stability_limit
-    return float(moments.fixed_point(supervision, step_size).trace()), moments.stability_limit
+        return (None, None), moments.stability_limit
+    floor = float(moments.fixed_point(supervision, step_size).trace())
+    return (floor, moments.excess_risk(supervision, step_size)), moments.stability_limit
+
+
+@lru_cache(maxsize=16)
+def _rank(population: Population) -> int:
+    return len(input_range(population.x)[0])
+
+
+def _second_order(
+    student: LinearStudent,
+    population: Population,
+    supervision: Supervision,
+    step_size: float,
+    batch_size: int,
+    aim: Tensor,
+    first: Stationary,
+    factor: float,
+) -> tuple[tuple[float | None, float | None], float | None]:
+    """(floor, excess risk) of `LinearisedMoments` at this step size, and its stability limit.
+
+    For biased supervision of softmax regression they are None: the mean of theta, of which the floor is made there, is
+    known to first order only. For least squares the mean is the point that SGD aims at, and the floor exact.
+    """
+    quadratic = student.quadratic
+    if not (supervision.unbiased or quadratic) or not solvable(population):
+        return (None, None), None
+    moments = linearised_moments(student, population, aim, batch_size, factor)
+    if step_size >= moments.stability_limit:
+        return (None, None), moments.stability_limit
+    if first.variance == 0:
+        return (first.floor, first.excess_risk), moments.stability_limit
+    adjoint = second_order(moments, step_size)
+    noise = noise_at(student, population, supervision, aim)
+    risk = None if first.excess_risk is None else adjoint.excess_risk(noise)
+    return (first.bias_sq + first.cross_term + adjoint.variance(noise), risk), moments.stability_limit

@@ -15,6 +15,10 @@ from kdsim.supervision.base import Supervision
 from kdsim.theory.gradient_noise import gradient_covariance
 
 
+class NoStationaryDistribution(ValueError):
+    """Noise in directions in which nothing pulls back: SGD wanders there without end."""
+
+
 @dataclass(frozen=True)
 class Stationary:
     """Floor of the squared distance and of the excess risk, to first order in the step size.
@@ -25,12 +29,14 @@ class Stationary:
     Attributes:
         variance: tr S.
         bias_sq, cross_term: 0 for unbiased supervision.
+        mean_dist_sq: |theta_m - theta* + E[theta - theta_m]|^2, the squared distance of the mean of theta.
         excess_risk: tr(H S) / 2 with the Hessian of the loss without the ridge, or None where theta_m is not theta*.
     """
 
     variance: float
     bias_sq: float
     cross_term: float
+    mean_dist_sq: float
     excess_risk: float | None
 
     @property
@@ -57,6 +63,12 @@ def curvature(student: LinearStudent, population: Population, theta: Tensor) -> 
     return Curvature(hessian, *torch.linalg.eigh(hessian), flat=flat_curvature(student, population.x))
 
 
+@lru_cache(maxsize=64)  # a sweep of step sizes asks for each supervision's noise again
+def noise_at(student: LinearStudent, population: Population, supervision: Supervision, theta: Tensor) -> Tensor:
+    """`gradient_covariance`, kept for the next call."""
+    return gradient_covariance(student, population, supervision, theta)
+
+
 def lyapunov_covariance(curvature: Curvature, noise: Tensor, step_size: float, batch_size: int) -> Tensor:
     """S solving H S + S H = (alpha / b) Sg on the range of H, the subspace in which SGD moves.
 
@@ -67,14 +79,15 @@ def lyapunov_covariance(curvature: Curvature, noise: Tensor, step_size: float, b
         noise: Sg, (D, D), in the range of the Hessian.
 
     Raises:
-        ValueError: the noise leaves the range of the Hessian: there is no stationary distribution.
+        NoStationaryDistribution: the noise leaves the range of the Hessian.
     """
     values, vectors = curvature.values, curvature.vectors
     rotated = vectors.T @ noise @ vectors
     keep = values > curvature.flat
-    lost = rotated.diagonal()[~keep].clamp(min=0).sum()
-    if lost > 1e-9 * rotated.trace():
-        raise ValueError("gradient noise in flat directions of the risk: no stationary distribution")
+    lost = rotated.diagonal()[~keep].clamp(min=0)
+    # Flat directions are told to within `flat`, and so is noise there: one-hot noise equals the Hessian.
+    if lost.sum() > 1e-9 * rotated.trace() + 10 * curvature.flat * lost.numel():
+        raise NoStationaryDistribution("gradient noise in flat directions of the risk: no stationary distribution")
     sums = values[:, None] + values[None, :]
     inside = keep[:, None] & keep[None, :]
     solution = torch.where(inside, rotated / torch.where(inside, sums, 1.0), 0.0)
@@ -101,26 +114,27 @@ def stationary(
     """
     local = curvature(student, population, aim)
     hessian = local.hessian
-    noise = gradient_covariance(student, population, supervision, aim)
+    noise = noise_at(student, population, supervision, aim)
     covariance = lyapunov_covariance(local, noise, step_size, batch_size)
-    shift = (aim - reference).flatten()
     unbiased = supervision.unbiased
+    shift = torch.zeros_like(aim).flatten() if unbiased else (aim - reference).flatten()
+    drift = mean_shift(student, population, local, covariance, aim)
     loss_hessian = hessian - student.ridge * torch.eye(hessian.shape[0], dtype=hessian.dtype)
-    cross = 0.0 if unbiased else 2 * (shift @ _mean_shift(student, population, local, covariance, aim)).item()
     return Stationary(
         variance=covariance.trace().item(),
-        bias_sq=0.0 if unbiased else shift.square().sum().item(),
-        cross_term=cross,
+        bias_sq=shift.square().sum().item(),
+        cross_term=2 * (shift @ drift).item(),
+        mean_dist_sq=(shift + drift).square().sum().item(),
         excess_risk=(loss_hessian * covariance).sum().item() / 2 if _at_bcp(student, population, unbiased) else None,
     )
 
 
 def _at_bcp(student: LinearStudent, population: Population, unbiased: bool) -> bool:
     """Whether SGD aims at the exact BCP, where the gradient of the unregularised risk vanishes."""
-    return unbiased and population.optimum is not None and student.ridge_kind != "ordinary"
+    return unbiased and student.ridge_kind != "ordinary" and student.realisable_optimum(population) is not None
 
 
-def _mean_shift(
+def mean_shift(
     student: LinearStudent, population: Population, local: Curvature, covariance: Tensor, theta: Tensor
 ) -> Tensor:
     """E[theta - theta_m] = -(1/2) H^-1 E[l'''[S_x] (x) x], S_x the covariance of the outputs at x. (K d,)."""
@@ -129,7 +143,8 @@ def _mean_shift(
     outputs_covariance = torch.einsum("ni,kilj,nj->nkl", population.x, blocks, population.x)
     third = student.output_third(population.x @ theta.T, outputs_covariance)  # (N, K)
     skew = (third.T @ population.x / population.size).flatten()
-    return -0.5 * torch.linalg.pinv(local.hessian, hermitian=True, atol=local.flat) @ skew
+    vectors = local.vectors[:, local.values > local.flat]
+    return -0.5 * vectors @ ((vectors.T @ skew) / local.values[local.values > local.flat])
 
 
 def effective_dimension(student: LinearStudent, population: Population, theta: Tensor) -> int:

@@ -32,6 +32,8 @@ CASES = (
     SoftmaxLinear(classes=2, dimension=3, conditioning=100.0, entropy=0.2, bias=False, samples=500),
     SimplexLinear(classes=3, dimension=1, concentration=0.2, column_concentration=2.0, samples=300),
     SimplexLinear(classes=7, dimension=12, concentration=0.05, column_concentration=0.05, samples=300),
+    SimplexLinear(dimension=9, rank=3, samples=300),
+    SimplexLinear(dimension=40, samples=25),
     Digits(penalty=0.1, samples=400),
 )
 
@@ -173,6 +175,8 @@ BAD = [
     (SimplexLinear, {"concentration": 0.0}, r"concentration = 0.0 .* in \(0, 1e\+06\]"),
     (SimplexLinear, {"column_concentration": math.inf}, r"column_concentration = inf .* in \(0, 1e\+06\]"),
     (SimplexLinear, {"samples": True}, r"samples = True .* an integer >= 1"),
+    (SimplexLinear, {"rank": 0}, r"rank = 0 .* >= 1"),
+    (SimplexLinear, {"rank": 9}, r"rank = 9 .* <= dimension = 8"),
     (Digits, {"penalty": 0.0}, r"penalty = 0.0 .* in \[1e-06, 100\]"),
     (Digits, {"penalty": "0.1"}, r"penalty = '0.1' .* in \[1e-06, 100\]"),
     (Digits, {"samples": 1798}, r"samples = 1798 .* None or an integer from 1 to 1797"),
@@ -358,7 +362,8 @@ def test_simplex_linear_moments():
         assert ((rows.mean(0) - 1 / n).abs() * math.sqrt(len(rows)) / rows.std(0)).max() < 4.5
 
     check(SimplexLinear(dimension=6, concentration=0.4, samples=20_000).population(0).x, 0.4)
-    check(SimplexLinear(dimension=3000, column_concentration=0.5, samples=1).population(0).optimum.T, 0.5)
+    pools = [SimplexLinear(dimension=75, column_concentration=0.5, samples=300).population(seed) for seed in range(40)]
+    check(torch.cat([pool.optimum.T for pool in pools]), 0.5)
 
 
 def test_simplex_linear_inputs_and_columns_are_on_the_simplex():
@@ -366,6 +371,16 @@ def test_simplex_linear_inputs_and_columns_are_on_the_simplex():
     for rows in (pool.x, pool.optimum.T):
         assert (rows >= 0).all() and (rows.sum(1) - 1).abs().max() < 1e-12
     assert torch.linalg.matrix_rank(pool.x) == 8  # G = E xx' is positive definite: the optimum is unique
+
+
+@pytest.mark.parametrize(("shape", "rank"), [({"rank": 3}, 3), ({"samples": 5}, 5), ({"rank": 4, "samples": 2}, 2)])
+def test_simplex_linear_optimum_is_the_solution_of_least_norm(shape, rank):
+    """In the span of the pool, to which every other solution adds something orthogonal; p lies on the simplex."""
+    pool = SimplexLinear(**shape).population(0)
+    assert torch.linalg.matrix_rank(pool.x) == rank
+    solution = torch.linalg.lstsq(pool.x, pool.p, driver="gelsd").solution.T  # of least norm
+    assert (pool.optimum - solution).abs().max() < 1e-10
+    assert (pool.x >= 0).all() and (pool.x.sum(1) - 1).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("concentration", [1e-12, 1e6])

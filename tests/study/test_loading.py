@@ -13,7 +13,9 @@ from kdsim.config import ConfigError, by_name, digest, encode
 from kdsim.problems import SoftmaxLinear
 from kdsim.studies import STUDIES, NoiseSweep
 from kdsim.study import runner
+from kdsim.study.base import Study
 from kdsim.study.loading import figure_reference, find, load, parse_settings, stored_run, study_of_file
+from kdsim.study.packs import cells_of
 from kdsim.study.store import Store, read_study
 
 KNOWN = by_name(STUDIES)
@@ -161,3 +163,26 @@ def test_stored_runs_by_file_name_folder_and_settings(tmp_path: Path) -> None:
         stored_run(str(first), KNOWN, store, {"steps": "50"})
     with pytest.raises(ConfigError, match="not the folder of a stored study"):
         read_study(stored_run(str(tmp_path / "absent"), KNOWN, store))
+
+
+def test_what_a_file_raises_is_one_line_that_says_where(tmp_path: Path) -> None:
+    def study(body: str) -> Study:
+        return load(str(write(tmp_path, body)), KNOWN)
+
+    with pytest.raises(ConfigError, match=r"ValueError: no \(my_study\.py:\d+\)$"):
+        study(GOOD + "    def __post_init__(self):\n        raise ValueError('no\\nway')\n")
+    with pytest.raises(ConfigError, match=r"cells of study 'mine': KeyError: 'x' \(my_study\.py:\d+\)$"):
+        cells_of(study(GOOD + "    def cells(self):\n        raise KeyError('x')\n"))
+    with pytest.raises(ConfigError, match="must return Cell objects, it returned 1"):
+        cells_of(study(GOOD + "    def cells(self):\n        yield 1\n"))
+    with pytest.raises(ConfigError, match=r"quick\(\) must return a Mine, it returned None"):
+        load(str(write(tmp_path, GOOD + "    def quick(self):\n        return None\n")), KNOWN, quick=True)
+
+
+def test_settings_of_a_stored_study_need_its_file(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text("{}")
+    assert stored_run("elsewhere", KNOWN, Store(tmp_path)) == folder
+    with pytest.raises(ConfigError, match=r"give its study file \(\.py\); stored there: elsewhere/abc"):
+        stored_run("elsewhere", KNOWN, Store(tmp_path), {"seed": "1"})

@@ -14,7 +14,7 @@ import torch
 from kdsim.config import SCHEMA_VERSION, ConfigError
 from kdsim.engines.base import State
 from kdsim.engines.recorder import METRICS, Record
-from kdsim.study.rows import flat_row, json_ready
+from kdsim.study.rows import bound_curve, flat_row, json_ready
 from kdsim.study.store import CELL_FILE, CURVES_FILE, STUDY_FILE, Store, json_text, read_study
 from kdsim.study.tables import curves_table, replicas_table
 
@@ -139,7 +139,9 @@ def _record(values: torch.Tensor) -> Record:
         "curves": dict.fromkeys(METRICS, values),
         "tail_mean": values[-2:],
         "tail_std": torch.ones(replicas, dtype=torch.float64),
-        "tail_samples": 2,
+        "half_samples": (1, 1),
+        "mean_error": None,
+        "along": None,
         "tail_start": 0,
         "diverged_at": torch.full((replicas,), -1),
     }
@@ -191,3 +193,54 @@ def test_ratio_takes_the_sharpest_prediction(exact: float, first_order: float, f
     assert row["tail_relaxations"] == pytest.approx(3.0)
     assert list(row)[:2] == ["study", "cell"]
     assert "ratio" not in flat_row("s", "abc", summary, prediction)
+
+
+def test_a_folder_in_place_of_a_table_is_refused(store: Store) -> None:
+    file = store.cell_folder("abc") / CURVES_FILE
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ConfigError, match=r"is damaged: delete it.*IsADirectoryError"):
+        store.read_cell("abc")
+
+
+@pytest.mark.parametrize("part", ["summary", "prediction", "measurement"])
+def test_a_cell_with_a_part_of_another_kind_is_damaged(store: Store, part: str) -> None:
+    file = store.cell_folder("abc") / CELL_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {part: 5}))
+    with pytest.raises(ConfigError, match=f"is damaged.*{part} = 5"):
+        store.read_cell("abc")
+
+
+def test_a_row_of_a_cell_that_lacks_keys_is_refused(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"abc is damaged: delete it.*summary has no"):
+        store.row("study", "abc", store.read_cell("abc").info)
+
+
+STUDY = {"study": "s", "digest": "d", "settings": {}, "cells": [], "figure": None, "date": "2026"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"cells": "abc"}, {"cells": [1]}, {"settings": []}, {"figure": 4}, {"date": 5}, {"study": None}]
+)
+def test_a_study_with_wrong_content_is_refused(store: Store, change: dict) -> None:
+    folder = store.write_study(STUDY, [])
+    assert read_study(folder).name == "s"
+    (folder / "study.json").write_text(json.dumps({"schema": SCHEMA_VERSION, **STUDY, **change}))
+    with pytest.raises(ConfigError, match=f"study folder .* is damaged.*{next(iter(change))}"):
+        read_study(folder)
+
+
+@pytest.mark.parametrize("blocked", ["s", "s/d/study.json", "s/d/table.csv"])
+def test_a_study_folder_that_cannot_be_written_is_refused(store: Store, blocked: str) -> None:
+    path = store.root / blocked
+    if path.suffix:
+        path.mkdir(parents=True)
+    else:
+        path.write_text("a file in the way")
+    with pytest.raises(ConfigError, match=r"study folder .* cannot be written .*; its 0 cells are stored"):
+        store.write_study(STUDY, [])
+
+
+def test_a_bound_that_overflowed_is_no_number() -> None:
+    prediction = {"bound_valid": True, "bound_floor": None, "mu": 1e-320}
+    assert np.isnan(bound_curve(prediction, 0.1, 1.0, np.array([0, 5]))).all()

@@ -1,0 +1,98 @@
+"""Contract of a student that is not linear in its parameters, held as one flat vector (P,) a replica.
+
+The objective of a student with outputs z = outputs(parameters, x), target q and loss l in the outputs is
+E l(z, q) + (ridge / 2) |parameters|^2. It has no closed forms: `kdsim.theory.estimators` estimates its constants.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kdsim.config import require_between
+from kdsim.population import Population
+from kdsim.rng import Draws, Stream
+from kdsim.students.base import LinearStudent, RidgeKind
+from kdsim.students.softmax_regression import SoftmaxRegression
+
+
+@dataclass(frozen=True)
+class NetworkStudent(ABC):
+    """A student with a flat parameter vector and an ordinary ridge.
+
+    Attributes:
+        ridge: lambda >= 0 of the ordinary ridge (lambda/2)|parameters|^2, biases included.
+    """
+
+    ridge: float = field(default=0.0, kw_only=True)
+
+    name: ClassVar[str]
+    head: ClassVar[LinearStudent]
+    """The loss in the outputs and its derivatives (`loss`, `output_gradient`, `output_hessian`, `output_noise`,
+    `probabilities`, `compare`): softmax regression's for cross-entropy, least squares' for squared error."""
+
+    def __post_init__(self) -> None:
+        require_between("ridge", self.ridge, 0, float("inf"), "[)")
+
+    @property
+    def ridge_kind(self) -> RidgeKind:
+        """As of a linear student."""
+        return "ordinary" if self.ridge else "none"
+
+    @abstractmethod
+    def shapes(self, features: int, classes: int) -> list[tuple[tuple[int, ...], float]]:
+        """Shape of each block of parameters in the order of the flat vector, and its standard deviation at the start.
+
+        A block with deviation 0 starts at zero.
+        """
+
+    @abstractmethod
+    def outputs(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """Outputs of one replica. (P,), (b, d) -> (b, K)."""
+
+    def linear_map(self, parameters: Tensor, features: int) -> Tensor | None:
+        """W (..., K, d) with outputs W x of a student that is linear in x, from (..., P); None for others."""
+        return None
+
+    def reference(self, population: Population) -> Tensor:
+        """W* (K, d), from which the squared distance |W - W*|^2 of the linear map is measured.
+
+        NaN for a student that is not linear in x: it has no unique optimum, and no distance.
+        """
+        return population.x.new_full((population.classes, population.features), float("nan"))
+
+    def size(self, features: int, classes: int) -> int:
+        """Number of parameters P."""
+        return sum(torch.Size(shape).numel() for shape, _ in self.shapes(features, classes))
+
+    def initial(self, features: int, classes: int, seed: Tensor, replica: Tensor) -> Tensor:
+        """Independent normal starts, (R, P) float64, a function of (seed, replica) alone.
+
+        Args:
+            seed, replica: int64, (R, 1).
+        """
+        blocks = self.shapes(features, classes)
+        scale = torch.cat([torch.full(shape, deviation, dtype=torch.float64).flatten() for shape, deviation in blocks])
+        visit = torch.arange(len(scale), device=seed.device)[None]
+        draws = Draws(seed, replica, visit, Stream.INIT, torch.float64, start=0)
+        return draws.normal(0) * scale.to(seed.device)
+
+    def best_outputs(self, p: Tensor) -> Tensor:
+        """Outputs whose prediction is p (N, K): log p for cross-entropy (p below 1e-300 cut off), p otherwise."""
+        return p.clamp(min=1e-300).log() if isinstance(self.head, SoftmaxRegression) else p
+
+    def objective(self, parameters: Tensor, x: Tensor, q: Tensor) -> Tensor:
+        """Mean loss over a batch plus the ridge. (P,), (b, d), (b, K) -> ()."""
+        value = self.head.loss(self.outputs(parameters, x), q).mean()
+        return value + self.ridge / 2 * parameters.square().sum() if self.ridge else value
+
+
+def unflatten(parameters: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    """Cut (..., P) into blocks (..., *shape)."""
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    parts = parameters.split(sizes, -1)
+    return [part.reshape(*parameters.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
