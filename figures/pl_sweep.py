@@ -100,7 +100,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, curves: pd.DataFrame) -> None:
     first = shown.iloc[0]
     ax.text(0.04, 0.04, f"$\\alpha$ = {first.step_size:.2g}", transform=ax.transAxes, fontsize=6, color="#333333")
     if not shown["risk_bound_valid"].any():
-        reason = "$\\mu$ is an estimate" if first.mu_pl_kind == "estimate" else "step size above its limit"
+        reason = "$\\mu$ is an\nestimate" if first.mu_pl_kind == "estimate" else "step size\nabove its limit"
         ax.text(0.97, 0.97, f"no bound:\n{reason}", transform=ax.transAxes, fontsize=6, color="#333333", ha="right",
                 va="top")  # fmt: skip
 
@@ -173,6 +173,7 @@ def _ratio(ax: Axes, rows: pd.DataFrame, students: list[str]) -> None:
         x = own["step_size"] / own["stability_limit"] * 1.06 ** (number - 1.5)
         _errorbar(ax, x, own, own["second_order_excess_risk"].astype(float), color, marker, filled=True)
     ax.axhline(1, color=GREY, linewidth=0.8, zorder=1)
+    ax.text(0.03, 0.03, "predicted: exact\nsoftmax: second order", transform=ax.transAxes, fontsize=6, color="#333333")
     ax.set(xscale="log", xlabel="step size / stability limit")
     ax.set_xticks([0.01, 0.03, 0.1, 0.3, 1], ["0.01", "0.03", "0.1", "0.3", "1"])
     ax.xaxis.set_minor_formatter(NullFormatter())

@@ -122,6 +122,7 @@ def _floors(ax: Axes, sweep: pd.DataFrame, groups: list[tuple[str, pd.DataFrame,
         ax.plot(cells["step_size"], cells["sharp_bound_floor"], color=color, linestyle="-.", linewidth=0.9)
     ax.set(xscale="log", yscale="log", xlabel=STEP_SIZE, ylabel=r"floor of $|\theta-\theta_*|^2$")
     ax.margins(y=0.12)
+    ax.set_ylim(top=ax.get_ylim()[1] * 4)  # room for the names of the marks
     exact = sweep[(sweep["supervision"] == "exact") & sweep["floor"].notna()]
     if not exact.empty:
         text = f"exact BCP: below {exact['floor'].max():.0e}\nat all {len(exact)} step sizes"

@@ -83,7 +83,7 @@ class BatchSweep(Study):
 
     def quick(self) -> Self:
         few = self.batch_sizes[:: max(1, -(-len(self.batch_sizes) // 3))]
-        sizes = {"replicas": 16, "settle": 8.0, "window": 6.0}
+        sizes = {"replicas": 16, "settle": 8.0, "window": 3.0}
         shorter = {key: min(size, getattr(self, key)) for key, size in sizes.items()}
         return replace(self, **shorter, batch_sizes=few, ratio_fraction=max(2.0, self.ratio_fraction))
 

@@ -92,7 +92,7 @@ class StepSizeSweep(Study):
                 require_positive(key, getattr(self, key))
 
     def quick(self) -> Self:
-        sizes = {"step_sizes": 4, "replicas": 16, "tolerance_levels": 2, "window": 6.0}
+        sizes = {"step_sizes": 3, "replicas": 16, "tolerance_levels": 2, "window": 4.0}
         shorter = {key: min(size, getattr(self, key)) for key, size in sizes.items()}
         return replace(self, **shorter, lowest=max(1.0, self.lowest))
 

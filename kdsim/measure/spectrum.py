@@ -41,7 +41,8 @@ def spectrum(along: Tensor, stride: int) -> pd.DataFrame:
     half a memory. For an exactly autoregressive series lag one would be the maximum likelihood, with a standard error
     about a quarter smaller, but it infers the time from the loss of one stride, where any noise that is not
     autoregressive counts most. Choosing k by the same data biases r_k by less than its standard error. Where memory
-    does not reach TARGET_MEMORY within a quarter of the series, that longest lag is taken; an end of the interval with r >= 1 or r <= 0 leaves the end of the time infinite or zero.
+    does not reach TARGET_MEMORY within a quarter of the series, that longest lag is taken; an end of the interval with
+    r >= 1 or r <= 0 leaves the end of the time infinite or zero.
 
     Args:
         along: error along each direction, (m, samples, R), samples `stride` steps apart, of a stationary run.

@@ -136,9 +136,10 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def cells_table(rows: Sequence[Row]) -> Table:
     """What would be run, and theory's numbers for it."""
-    table = _table(rows, optional=("sigma*^2", "T1'"))
+    table = _table(rows, optional=("sigma*^2", "T1'", "2nd order"))
     _add(table, "sigma*^2", [number(row["sigma_star_sq"]) for row in rows])
     _add(table, "floor", [number(predicted_floor(row)) for row in rows])
+    _add_second_order(table, rows)
     _add_bound(table, "T1", rows, "bound")
     _add_bound(table, "T1'", rows, "sharp_bound")
     _note_theory(table, rows, "floor")
@@ -147,9 +148,10 @@ def cells_table(rows: Sequence[Row]) -> Table:
 
 def results_table(rows: Sequence[Row]) -> Table:
     """What was measured, beside what theory says."""
-    table = _table(rows, optional=("fluct.", "T1"))
+    table = _table(rows, optional=("fluct.", "2nd order", "T1"))
     _add(table, "floor", [_floor(row) for row in rows])
     _add(table, "theory", [number(predicted_floor(row)) for row in rows])
+    _add_second_order(table, rows)
     _add(table, "ratio", ["-" if row["ratio"] is None else f"{row['ratio']:.3f}" for row in rows])
     _add_bound(table, "T1", rows, "bound")
     _add(table, "fluct.", [number(row["fluctuation"], 3) for row in rows])
@@ -204,6 +206,14 @@ def _add_bound(table: Table, header: str, rows: Sequence[Row], key: str) -> None
                 table.notes.append(f"{mark} {reason}")
             texts.append(mark)
     _add(table, header, texts)
+
+
+def _add_second_order(table: Table, rows: Sequence[Row]) -> None:
+    """The floor to second order, where there is one that is not exact already."""
+    values = [None if row["exact_floor"] is not None else row.get("second_order_floor") for row in rows]
+    if any(values):
+        _add(table, "2nd order", [number(value) for value in values])
+        table.notes.append("2nd order: the floor of the dynamics linearised at the optimum, at this step size.")
 
 
 def _note_theory(table: Table, rows: Sequence[Row], header: str) -> None:

@@ -33,15 +33,19 @@ def _outcomes(supervision, p: np.ndarray) -> list[tuple[float, np.ndarray]]:
     return [(0.5, p + step), (0.5, p - step)]
 
 
-def _enumerated_curve(population, supervision, ridge, step_size, batch_size, steps) -> list[float]:
-    """E|e_t|^2 by summing over every batch and every target, path by path. No sampling."""
+def _enumerated_curve(population, supervision, ridge, step_size, batch_size, steps, *, risk=False) -> list[float]:
+    """E|e_t|^2, or the expected excess risk, by summing over every batch and target, path by path. No sampling."""
     x, p, optimum = population.x.numpy(), population.p.numpy(), population.optimum.numpy()
     samples = [
         (weight / len(x), x[n], target - p[n]) for n in range(len(x)) for weight, target in _outcomes(supervision, p[n])
     ]
     batches = list(itertools.product(samples, repeat=batch_size))
     paths = [(1.0, -optimum)]
-    curve = [np.square(optimum).sum()]
+
+    def size(error):
+        return np.square(error @ x.T).sum() / (2 * len(x)) if risk else np.square(error).sum()
+
+    curve = [size(optimum)]
     for _ in range(steps):
         following = []
         for probability, error in paths:
@@ -52,7 +56,7 @@ def _enumerated_curve(population, supervision, ridge, step_size, batch_size, ste
                     gradient = gradient + np.outer(error @ features - noise, features) / batch_size
                 following.append((weight, error - step_size * gradient))
         paths = following
-        curve.append(sum(weight * np.square(error).sum() for weight, error in paths))
+        curve.append(sum(weight * size(error) for weight, error in paths))
     return curve
 
 
@@ -85,27 +89,24 @@ SINGULAR = {
 
 
 def _enumerated_floor(population, supervision, ridge, step_size, batch_size) -> np.ndarray:
-    """Stationary M (d, d) from zero: the map of one step, summed over all batches, iterated until it stands still.
+    """Stationary M (d, d) from zero: the fixed point of the map of one step, summed over all batches.
 
     One step is e -> e B + n with B = I - step_size * (mean of xx' + ridge I) and n the mean noise of the batch, so
-    M -> E[B M B] + E[n'n]: a (d^2 + 1) x (d^2 + 1) matrix, squared 60 times.
+    M -> E[B M B] + E[n'n], in all d^2 entries of M. Its fixed points differ in the part that no sample moves, which
+    is zero from zero: the one of least norm.
     """
     x, p = population.x.numpy(), population.p.numpy()
     size, d = x.shape
     samples = [(w / size, x[n], target - p[n]) for n in range(size) for w, target in _outcomes(supervision, p[n])]
-    affine = np.zeros((d * d + 1, d * d + 1))
-    affine[-1, -1] = 1
+    linear, source = np.zeros((d * d, d * d)), np.zeros(d * d)
     for batch in itertools.product(samples, repeat=batch_size):
         weight = np.prod([chance for chance, _, _ in batch])
         gram = sum(np.outer(features, features) for _, features, _ in batch) / batch_size
         noise = sum(np.outer(noise, features) for _, features, noise in batch) / batch_size
         step = np.eye(d) - step_size * (gram + ridge * np.eye(d))
-        affine[:-1, :-1] += weight * np.kron(step, step)
-        affine[:-1, -1] += weight * step_size**2 * (noise.T @ noise).ravel()
-    start = population.optimum.numpy()
-    for _ in range(60):
-        affine = affine @ affine
-    return (affine @ np.append((start.T @ start).ravel(), 1.0))[:-1].reshape(d, d)
+        linear += weight * np.kron(step, step)
+        source += weight * step_size**2 * (noise.T @ noise).ravel()
+    return np.linalg.lstsq(np.eye(d * d) - linear, source, rcond=1e-12)[0].reshape(d, d)
 
 
 @pytest.mark.parametrize("shape", SINGULAR)
@@ -144,6 +145,9 @@ def test_singular_curve_equals_enumeration(shape, batch_size, steps, ridge):
         expected = _enumerated_curve(pool, OneHot(), ridge, step_size, batch_size, steps)
         curve = moments.curve(OneHot(), step_size, -pool.optimum, range(steps + 1))
         np.testing.assert_allclose(curve, expected, rtol=1e-10)
+    expected = _enumerated_curve(population, OneHot(), ridge, step_size, batch_size, steps, risk=True)
+    curve = moments.risk_curve(OneHot(), step_size, -population.optimum, range(steps + 1))
+    np.testing.assert_allclose(curve, expected, rtol=1e-10)
 
 
 @given(SEEDS, st.sampled_from([0.0, 0.2]), st.integers(1, 8))
