@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdsim.config import require_between, require_count
+from kdsim.config import ConfigError, require_between, require_count
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 
@@ -124,8 +124,17 @@ class Recorder:
         return {name: tensor.clone() for name, tensor in self._state.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from stored accumulators."""
+        """Go on from stored accumulators.
+
+        Raises:
+            ConfigError: they are those of another run (of another recording or number of replicas).
+        """
         for name, tensor in self._state.items():
+            found = tuple(state[name].shape) if name in state else None
+            if found != tuple(tensor.shape):
+                raise ConfigError(
+                    f"the stored state is that of another run: {name} has shape {found}, not {tuple(tensor.shape)}"
+                )
             tensor.copy_(state[name])
 
     def observe(self, step: int, error: Tensor) -> None:

@@ -149,8 +149,8 @@ class _Shard:
         return self
 
     def resume(self, state: State, rows: slice) -> Self:
-        self.error.copy_(state.error[rows])
         self.recorder.restore({name: tensor[..., rows] for name, tensor in state.recorder.items()})
+        self.error.copy_(state.error[rows])
         return self
 
     def advance(self, start: int, end: int) -> None:

@@ -229,3 +229,10 @@ def test_mean_error_and_directions():
     along = torch.einsum("mkd,trkd->mtr", directions, torch.stack(errors))
     torch.testing.assert_close(record.along, along)
     torch.testing.assert_close(record.mean_error, torch.stack(errors).mean(0))
+
+
+@pytest.mark.parametrize(("replicas", "checkpoints"), [(3, 8), (2, 20)])
+def test_a_state_of_another_run_is_refused(replicas, checkpoints):
+    _, state = run([Lane(OneHot(), 0.05, 7, 2)], SGD(300), stop=lambda step: True)
+    with pytest.raises(ConfigError, match="another run"):
+        run([Lane(OneHot(), 0.05, 7, replicas)], SGD(300), recording=Recording(checkpoints), state=state)
