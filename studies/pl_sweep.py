@@ -31,8 +31,9 @@ class PLSweep(Study):
     the first is strongly convex, the others are PL only, and all have exact curves and floors. Softmax regression
     without a ridge has an estimated PL constant, so that no bound on it is valid.
 
-    Step sizes are fractions of T2's limit mu / (2 L L_max), and of the limit of mean-square stability, which is 50 to 75
-    times larger by default: T2's condition is very conservative. Beyond twice T2's limit neither T2 nor T2' is a bound.
+    Step sizes are fractions of T2's limit mu / (2 L L_max), and of the limit of mean-square stability, which is 50 to
+    75 times larger by default: T2's condition is very conservative. Beyond twice T2's limit neither T2 nor T2' is a
+    bound.
     Each run is `relaxations` long. Step sizes at which that takes more than `max_steps` are left out: there T2's
     condition puts stationarity out of reach.
 

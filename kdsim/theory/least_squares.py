@@ -120,9 +120,9 @@ class SecondMoments:
     ) -> np.ndarray:
         """E|e_t|^2 at the given steps, started from the error e_0 (K, d). (T,)."""
         error = initial_error.to(torch.float64).numpy()
-        outside = np.square(error).sum() - np.square(error @ self.span).sum()  # no sample moves this part
+        outside = np.square(error - error @ self.span @ self.span.T).sum()  # no sample moves this part
         kept = (1 - step_size * self.ridge) ** (2 * np.asarray(steps, dtype=float))
-        return self._moments(supervision, step_size, error, steps) @ self._identity + max(outside, 0.0) * kept
+        return self._moments(supervision, step_size, error, steps) @ self._identity + outside * kept
 
     def risk_curve(
         self, supervision: Supervision, step_size: float, initial_error: Tensor, steps: Sequence[int]
