@@ -55,7 +55,11 @@ def _caption(rows: pd.DataFrame) -> str:
 
 def _legend(rows: pd.DataFrame, styles: dict[str, tuple[str, str]]) -> list[Line2D]:
     entries = [
-        Line2D([], [], color=color, marker=marker, linestyle="none", markersize=7 if marker == "*" else 4, label=name)
+        Line2D([], [], color=color, linewidth=1.6, label=name)  # a curve in panel (a) only: at nu = 0
+        if name == "exact"
+        else Line2D(
+            [], [], color=color, marker=marker, linestyle="none", markersize=7 if marker == "*" else 4, label=name
+        )
         for name, (color, marker) in styles.items()
     ]
     entries.append(
