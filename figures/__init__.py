@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from kdsim.figures import batch_sweep, bias_sweep, dimension_sweep, noise_sweep, pl_sweep, step_size_sweep
+from kdsim.figures import (
+    batch_sweep,
+    bias_sweep,
+    dimension_sweep,
+    frozen_labels,
+    noise_sweep,
+    nonconvex_sweep,
+    pl_sweep,
+    step_size_sweep,
+)
 
 FIGURES: dict[str, Callable[..., Any]] = {
     "noise-sweep": noise_sweep.figure,
@@ -12,6 +21,8 @@ FIGURES: dict[str, Callable[..., Any]] = {
     "step-size-sweep": step_size_sweep.figure,
     "batch-sweep": batch_sweep.figure,
     "pl-sweep": pl_sweep.figure,
+    "frozen-labels": frozen_labels.figure,
+    "nonconvex-sweep": nonconvex_sweep.figure,
 }
 
 __all__ = ["FIGURES"]

@@ -61,7 +61,8 @@ def _with_family(rows: pd.DataFrame) -> pd.DataFrame:
 def _parts(ax: Axes, rows: pd.DataFrame) -> None:
     """Predicted parts as lines, measured ones with their 95 % intervals; the cross term by its size."""
     for predicted, measured, color, marker, _ in PARTS:
-        ax.plot(rows["level"], rows[predicted].abs(), color=color, linewidth=0.9)
+        for side in _sides(rows):
+            ax.plot(side["level"], side[predicted].abs(), color=color, linewidth=0.9)
         value, low, high = (rows[f"{measured}{end}"] for end in ("", "_low", "_high"))
         size = value.abs()
         seen = (low * high > 0) if measured == "measured_cross_term" else size > 0
@@ -72,8 +73,15 @@ def _parts(ax: Axes, rows: pd.DataFrame) -> None:
         )  # fmt: skip
         upper = np.maximum(low.abs(), high.abs())[~seen]
         ax.plot(rows["level"][~seen], upper, color=color, marker="_", markersize=6, linestyle="none")
-    ax.plot(rows["level"], rows["bias_sq"], color=style.ORANGE, linestyle=":", linewidth=1.2)
+    for side in _sides(rows):
+        ax.plot(side["level"], side["bias_sq"], color=style.ORANGE, linestyle=":", linewidth=1.2)
     ax.set_yscale("log")
+
+
+def _sides(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Temperatures below and above one, where the bias is zero: no line joins them. Other families are whole."""
+    below = (rows["family"] == "temperature") & (rows["level"] < 1)
+    return [rows[below], rows[~below]]
 
 
 def _cost(ax: Axes, rows: pd.DataFrame) -> None:
@@ -93,9 +101,10 @@ def _cost(ax: Axes, rows: pd.DataFrame) -> None:
         )  # fmt: skip
     ax.set_title("(f) what it costs", loc="left")
     ax.set(xlabel=r"$\mathrm{E}\,|\phi - p|$", ylabel="accuracy lost, % points", xscale="log")
-    ax.set_yscale("symlog", linthresh=0.01)
-    ax.set_ylim(bottom=-0.1)
-    ax.legend(fontsize=5.5, loc="lower right", handletextpad=0.2, labelspacing=0.25, borderaxespad=0.1)
+    ax.set_yscale("symlog", linthresh=0.01, linscale=0.5)
+    ax.set_ylim(-0.004, 30)
+    ax.set_yticks([0, 0.01, 0.1, 1, 10], ["0", "0.01", "0.1", "1", "10"])
+    ax.legend(fontsize=5.5, loc="upper left", handletextpad=0.2, labelspacing=0.25, borderaxespad=0.1)
 
 
 def _legend() -> list[Line2D]:
@@ -114,5 +123,6 @@ def _caption(rows: pd.DataFrame) -> str:
     return (
         f"{first.problem}, {first.student}, ridge {first.ridge:.3g} ({first.ridge_kind}), "
         f"step size {first.step_size:.3g}, batch {first.batch_size}, {first.steps:,} steps, "
-        f"{first.replicas} replicas, seed {first.seed}"
+        f"{first.replicas} replicas, seed {first.seed}\n"
+        "lone bar: upper end of an interval that contains zero"
     )

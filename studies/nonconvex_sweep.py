@@ -50,9 +50,9 @@ class NonconvexSweep(Study):
     rank: int = 5
     widths: tuple[int, ...] = (16,)
     nu_fractions: tuple[float, ...] = (0.02, 0.1, 0.4)
-    factored_largest: float = 12.8
-    mlp_largest: float = 3.2
-    octaves: int = 6
+    factored_largest: float = 6.4
+    mlp_largest: float = 1.6
+    octaves: int = 7
     per_octave: int = 2
     steps: int = 8_000
     batch_size: int = 1

@@ -44,6 +44,7 @@ def summary(cell: Cell) -> dict[str, Any]:
         "batch_size": cell.sgd.batch_size,
         "index": cell.sgd.index,
         "targets": cell.sgd.targets,
+        "training_set": cell.sgd.training_set,
         "dtype": cell.sgd.dtype,
         "steps": cell.sgd.steps,
         "tail_start": cell.recording.tail_start(cell.sgd.steps),
@@ -149,9 +150,12 @@ def stored_row(study: str, digest: str, info: Mapping[str, Any]) -> dict[str, An
 def predicted_floor(row: Mapping[str, Any]) -> float | None:
     """The sharpest floor that theory gives: exact where there is one, else first order in the step size.
 
-    None at and above the stability limit, where there is no floor.
+    With frozen targets it is first order in 1/N as well. None at and above the stability limit, where there is no floor.
     """
     exact, limit = row.get("exact_floor"), row.get("stability_limit")
     if limit is not None and row.get("stability_kind") == "exact" and row["step_size"] >= limit:
         return None
-    return exact if exact is not None else row.get("first_order_floor")
+    first_order = row.get("first_order_floor")
+    if first_order is None:
+        first_order = row.get("frozen_floor")
+    return exact if exact is not None else first_order

@@ -69,7 +69,12 @@ def curvature_range(
         target: mean target m(x) (N, K); by default the BCP.
     """
     product = _pool_product(student, population, parameters, target)
-    return _extreme(product, len(parameters), "SA"), _extreme(product, len(parameters), "LA")
+    return _extreme(product, len(parameters), "SA"), smoothness(student, population, parameters, target)
+
+
+def smoothness(student: Student, population: Population, parameters: Tensor, target: Tensor | None = None) -> Estimate:
+    """L at this point alone: a dozen products, where mu can take thousands."""
+    return _extreme(_pool_product(student, population, parameters, target), len(parameters), "LA")
 
 
 def smallest_above(

@@ -17,12 +17,12 @@ from kdsim.students import FactoredLeastSquares, NetworkStudent
 from kdsim.supervision.base import Supervision
 from kdsim.theory.estimators import (
     Estimate,
-    curvature_range,
     gradient_moments,
     minimise,
     network_gradient_noise,
     pool_eigenvectors,
     sample_smoothness,
+    smoothness,
 )
 from kdsim.theory.prediction import Prediction
 
@@ -150,13 +150,13 @@ def estimates(
     `constant_excess_risk` is that of the best constant prediction: what a student that has died still gets.
     """
     point = local_minimiser(student, population, seed)
-    smoothness, largest = _smoothness(student, population, point, None if supervision.noiseless else "vertices")
+    pool, largest = _smoothness(student, population, point, not supervision.noiseless)
     if supervision.noiseless and not supervision.unbiased:
         largest = sample_smoothness(student, population, point, supervision.mean(population.p))
     allowed = supervision.on_simplex
     values = (
-        smoothness.value,
-        smoothness.error,
+        pool.value,
+        pool.error,
         largest.value if allowed else None,
         largest.error if allowed else None,
         network_gradient_noise(student, population, supervision, point, batch_size).total,
@@ -190,10 +190,10 @@ def local_minimiser(student: NetworkStudent, population: Population, seed: int) 
 
 @lru_cache(maxsize=8)
 def _smoothness(
-    student: NetworkStudent, population: Population, point: Tensor, targets: str | None
+    student: NetworkStudent, population: Population, point: Tensor, vertices: bool
 ) -> tuple[Estimate, Estimate]:
-    largest = sample_smoothness(student, population, point, vertices=targets == "vertices")
-    return curvature_range(student, population, point)[1], largest
+    largest = sample_smoothness(student, population, point, vertices=vertices)
+    return smoothness(student, population, point), largest
 
 
 def constant_excess_risk(student: NetworkStudent, population: Population) -> float:

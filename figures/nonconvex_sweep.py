@@ -1,0 +1,89 @@
+"""Figure of nonconvex-sweep: excess-risk floor against the step size up to divergence, one column a student."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kdsim.figures import style
+
+TITLES = {"factored-least-squares": "factored least squares", "mlp": "MLP"}
+
+
+def figure(results: Any) -> Figure:
+    """Floors above, share of diverged replicas below, from stored results (`StudyResults`)."""
+    rows = _labelled(results.rows)
+    students = list(dict.fromkeys(rows["student"]))
+    colors = _colors(rows)
+    with style.paper():
+        fig = Figure(figsize=(style.TEXT_WIDTH, 3.8), layout="constrained")
+        grid = fig.subplots(2, len(students), height_ratios=(3, 1), sharex="col", squeeze=False)
+        for column, student in enumerate(students):
+            part = rows[rows["student"] == student]
+            _floors(grid[0, column], part, colors)
+            _diverged(grid[1, column], part, colors)
+            grid[0, column].set_title(f"({'abcd'[column]}) {TITLES.get(student, student)}", loc="left")
+            grid[1, column].set_xlabel(r"step size $\alpha$")
+        grid[0, 0].set_ylabel("excess-risk floor")
+        grid[1, 0].set_ylabel("diverged")
+        first = rows.iloc[0]
+        fig.suptitle(
+            f"batch {first.batch_size}, {first.steps:,} steps, {first.replicas} replicas, seed {first.seed}; "
+            "hollow: the floor still drifts; no closed form, constants are estimates",
+            fontsize=7, color="#444444",
+        )  # fmt: skip
+        handles = [
+            Line2D([], [], color=color, marker="o", markersize=4, label=label) for label, color in colors.items()
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2)
+    return fig
+
+
+def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """A column `label`: the supervision, and which of its levels, counted from the least noise within a student."""
+    labels = pd.Series(rows["supervision"], index=rows.index)
+    for _, part in rows[rows["supervision"] == "dirichlet"].groupby("student"):
+        order = part["nu"].rank(method="dense").astype(int)
+        labels[part.index] = "Dirichlet, level " + order.astype(str)
+    return rows.assign(label=labels)
+
+
+def _colors(rows: pd.DataFrame) -> dict[str, str]:
+    noisy = sorted(label for label in set(rows["label"]) if label.startswith("Dirichlet"))
+    shades = (style.SKY, style.BLUE, style.PURPLE, style.GREEN, style.ORANGE)
+    return {"exact": style.BLACK, **dict(zip(noisy, shades, strict=False)), "one-hot": style.RED}
+
+
+def _floors(ax: Axes, rows: pd.DataFrame, colors: dict[str, str]) -> None:
+    for label, color in colors.items():
+        part = rows[(rows["label"] == label) & rows["excess_risk_floor"].notna()].sort_values("step_size")
+        floor, low, high = (part[f"excess_risk_floor{end}"] for end in ("", "_low", "_high"))
+        ax.plot(part["step_size"], floor, color=color, linewidth=0.8)
+        below = np.minimum(floor - low, 0.9 * floor)  # an interval that reaches zero ends at the axis
+        for steady, face in ((True, color), (False, "white")):
+            seen = part["stationary"] == steady
+            ax.errorbar(
+                part["step_size"][seen], floor[seen], yerr=[below[seen], (high - floor)[seen]], color=color, marker="o",
+                markersize=3.5, markerfacecolor=face, linestyle="none", elinewidth=0.8, capsize=1.5,
+            )  # fmt: skip
+    ax.set(xscale="log", yscale="log")
+    for name, value in (("1/(2 L_max)", 0.5), ("1/L_max", 1.0)):
+        limits = (value / rows["L_max"]).dropna().unique()
+        if len(limits):
+            ax.axvline(limits[0], color="#999999", linewidth=0.8)
+            ax.annotate(
+                f"${name.replace('L_max', 'L_{max}')}$", (limits[0], 0.98), xycoords=("data", "axes fraction"),
+                xytext=(2, 0), textcoords="offset points", va="top", fontsize=6, color="#555555",
+            )  # fmt: skip
+
+
+def _diverged(ax: Axes, rows: pd.DataFrame, colors: dict[str, str]) -> None:
+    for label, color in colors.items():
+        part = rows[rows["label"] == label].sort_values("step_size")
+        ax.plot(part["step_size"], part["diverged"] / part["replicas"], color=color, marker="o", markersize=2.5)
+    ax.set(xscale="log", ylim=(-0.08, 1.08), yticks=(0, 0.5, 1))
