@@ -75,7 +75,7 @@ def figure(results: Any) -> Figure:
 def _lines(
     ax: Axes, rows: pd.DataFrame, colors: Colors, group: str, x: str, measured: str, predicted: str | None
 ) -> None:
-    """Measured quantity with its 95 % interval against column `x`, one colour a value of `group`, and its prediction."""
+    """Measured quantity with its 95 % interval against column `x`, a colour for each `group`, and its prediction."""
     for value, color in colors.items():
         part = rows[(rows[group] == value) & rows[measured].notna()].sort_values(x)
         mean, low, high = (part[f"{measured}{end}"] for end in ("", "_low", "_high"))

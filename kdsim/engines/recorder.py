@@ -238,8 +238,9 @@ class Record:
         steps: checkpoint steps, (C,) int64.
         curves: metric name to (C, R) float64. dist_sq = |theta - reference|^2. excess_risk = BCP risk without the
             ridge above the smallest there is (above the reference's, and possibly negative, where no student is exactly
-            p), in the loss's unit, nats for cross-entropy. accuracy = E p[argmax prediction]. bcp_l2 = E |prediction - p|_2.
-        tail_mean: mean of dist_sq over the first and the second half of the tail, (2, R); NaN in a half without samples.
+            p), in the loss's unit, nats for cross-entropy. accuracy = E p[argmax prediction].
+            bcp_l2 = E |prediction - p|.
+        tail_mean: mean of dist_sq over the two halves of the tail, (2, R); NaN in a half without samples.
         tail_std: standard deviation of dist_sq within the tail, (R,); NaN with a single sample.
         half_samples: number of samples in each half of the tail.
         tail_start: step after which the tail begins.

@@ -150,7 +150,7 @@ def stored_row(study: str, digest: str, info: Mapping[str, Any]) -> dict[str, An
 def predicted_floor(row: Mapping[str, Any]) -> float | None:
     """The sharpest floor that theory gives: exact where there is one, else first order in the step size.
 
-    With frozen targets it is first order in 1/N as well. None at and above the stability limit, where there is no floor.
+    With frozen targets first order in 1/N as well. None at and above the stability limit, where there is no floor.
     """
     exact, limit = row.get("exact_floor"), row.get("stability_limit")
     if limit is not None and row.get("stability_kind") == "exact" and row["step_size"] >= limit:

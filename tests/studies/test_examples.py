@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-
 from kdsim.cli import main
 from kdsim.config import source_digest
 from kdsim.study.loading import study_of_file
