@@ -35,9 +35,7 @@ FAMILIES = (OneHot(), Dirichlet(1.0), Annotators(2.5), TwoPoint(1.0), Independen
 def configuration(number: int) -> dict:
     """One configuration: how many of its 100 studies cover the exact floor."""
     generator = np.random.default_rng(number)
-    problem = SimplexLinear(
-        classes=int(generator.integers(2, 5)), dimension=int(generator.integers(2, 5)), samples=200
-    )
+    problem = SimplexLinear(classes=int(generator.integers(2, 5)), dimension=int(generator.integers(2, 5)), samples=200)
     population = problem.population(number)
     student, supervision = LeastSquares(), FAMILIES[number % len(FAMILIES)]
     batch_size = int(generator.choice([1, 4]))

@@ -1,4 +1,4 @@
-"""Biased supervision: the point that SGD aims at, the parts of the floor against simulation, and T1 about that point."""
+"""Biased supervision: the point that SGD aims at, the floor's parts against simulation, and T1 about that point."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_aim_bound_is_t1_without_unbiasedness():
 def test_parts_of_the_floor_agree_with_simulation():
     """Cross term and variance within 10 % of the variance, mean within 1 %, and the bound about theta_m holds.
 
-    K = 4, d = 5, alpha at half of T1's limit. Half-widths (95 %) of the cross term stay below 4 % of the variance, so that
-    a cross term of the wrong sign, or none, fails where it is 10 % of the variance or more (four of the six families).
+    K = 4, d = 5, alpha at half of T1's limit. Half-widths (95 %) of the cross term stay below 6 % of the variance, and
+    four of the six families have a cross term above 15 %: one of the wrong sign, or none, fails.
     """
     step_size = 0.25 / constants(STUDENT, POOL).sample_smoothness
     replicas = (400, 600, 1_000, 200, 800, 200)
@@ -109,5 +109,5 @@ def test_parts_of_the_floor_agree_with_simulation():
         assert abs(found.measured_variance / theory.variance - 1) < 0.1, lane.supervision
         assert abs(found.mean_dist_sq / theory.predicted_mean_dist_sq - 1) < 0.01, lane.supervision
         assert theory.aim_bound_valid and found.measured_variance_high < theory.aim_bound_tail
-        telling += abs(theory.cross_term) > 0.1 * theory.variance
+        telling += abs(theory.cross_term) > 0.15 * theory.variance
     assert telling >= 4
