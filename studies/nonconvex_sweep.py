@@ -59,7 +59,7 @@ class NonconvexSweep(Study):
     dtype: str = "float32"
     checkpoints: int = 36
     tail_fraction: float = 0.4
-    replicas: int = 12
+    replicas: int = 16
     seed: int = 0
     device: str = "cpu"
 

@@ -142,9 +142,7 @@ class Recorder:
         if step not in self.events:
             return
         dist_sq, size = self._distance(error)
-        diverged = ~(size <= self.limit)  # also NaN
-        first = diverged & (self._state["diverged_at"] < 0)
-        self._state["diverged_at"][first] = step
+        self._note_divergence(step, size)
         if step in self._tail_number:
             self._accumulate(self._tail_number[step], dist_sq)
             self._look_along(self._tail_number[step], error)
@@ -152,6 +150,30 @@ class Recorder:
             curves = self._state["curves"][:, self._checkpoint_number[step]]  # (metrics, R)
             curves[0] = dist_sq
             curves[1:] = self._pool_metrics(error)
+
+    def sparse_events(self) -> frozenset[int]:
+        """Steps at which the whole error is needed; at the other events squared distances are enough.
+
+        Those are the tail samples that are no checkpoints, as long as nothing else is recorded there.
+        """
+        more = "error_sum" in self._state or self.directions is not None
+        return self.events if more else frozenset(self._checkpoint_number)
+
+    def observe_distances(self, steps: Sequence[int], dist_sq: Tensor) -> None:
+        """What `observe` does at tail samples that are not `sparse_events`, from |theta - reference|^2 alone.
+
+        Args:
+            steps: S tail samples in increasing order.
+            dist_sq: (S, R) float64.
+        """
+        for step, distance in zip(steps, dist_sq, strict=True):
+            self._note_divergence(step, distance)
+            self._accumulate(self._tail_number[step], distance)
+
+    def _note_divergence(self, step: int, size: Tensor) -> None:
+        diverged = ~(size <= self.limit)  # also NaN
+        first = diverged & (self._state["diverged_at"] < 0)
+        self._state["diverged_at"][first] = step
 
     def _distance(self, error: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distance from the reference, and the number that exceeds the limit once a replica diverged. (R,)."""

@@ -15,6 +15,9 @@ CONFIDENCE = 0.95
 DRIFT_Z_LIMIT = 4.0
 """A floor is stationary if the change between the halves of the tail stays within this many standard errors (with the
 quantile of Student's t in place of the normal's)."""
+ONE_WAY = 0.9
+"""... and fewer than this share of the replicas moved the same way, or no more than chance explains (sign test, as
+rarely as DRIFT_Z_LIMIT): where replicas differ by orders of magnitude, the mean's standard error hides a drift."""
 NEGLIGIBLE = 1e-11
 """... or if the floor is below this fraction of the initial squared distance, that is zero to rounding."""
 
@@ -29,7 +32,8 @@ class Measurement:
         excess_risk_floor: likewise for the excess risk, averaged over the checkpoints in the tail.
         fluctuation: mean over replicas of the standard deviation of |theta - theta*|^2 within the tail. It is the whole
             fluctuation where the tail is many relaxation times 1/(alpha mu) long, and low where it is not.
-        stationary: no drift between the halves of the tail (see DRIFT_Z_LIMIT) or a floor that is zero to rounding.
+        stationary: no drift between the halves of the tail (see DRIFT_Z_LIMIT and ONE_WAY) or a floor that is zero to
+            rounding.
         drift_z: change of the tail average from its first to its second half, in standard errors over replicas.
         diverged: number of replicas that diverged.
         accuracy, bcp_l2: means over the checkpoints in the tail.
@@ -92,6 +96,14 @@ def drift_z_limit(replicas: int) -> float:
     return float(special.stdtrit(replicas - 1, special.ndtr(DRIFT_Z_LIMIT)))
 
 
+def _one_way(change: Tensor) -> bool:
+    """Whether nearly all replicas moved the same way, and too many for chance."""
+    replicas = change.numel()
+    same = max(int((change > 0).sum()), int((change < 0).sum()))
+    by_chance = 2 * float(special.bdtrc(same - 1, replicas, 0.5))
+    return same >= ONE_WAY * replicas and by_chance <= 2 * float(special.ndtr(-DRIFT_Z_LIMIT))
+
+
 def tail_curve(record: Record, metric: str) -> Tensor:
     """Average of a metric over the checkpoints in the tail, of each replica, (R,)."""
     return record.curves[metric][record.steps > record.tail_start].mean(0)
@@ -144,7 +156,7 @@ def measure(record: Record) -> Measurement:
         bcp_l2=bcp_l2.mean,
         bcp_l2_low=bcp_l2.low,
         bcp_l2_high=bcp_l2.high,
-        stationary=zero or (told and abs(drift_z) <= drift_z_limit(replicas)),
+        stationary=zero or (told and abs(drift_z) <= drift_z_limit(replicas) and not _one_way(change)),
         drift_z=drift_z if told else None,
         diverged=0,
         replicas=replicas,

@@ -22,6 +22,7 @@ _IDENTITY = (
     "batch_size",
     "index",
     "targets",
+    "training_set",
     "dtype",
     "seed",
 )
@@ -148,21 +149,25 @@ def cells_table(rows: Sequence[Row]) -> Table:
 
 def results_table(rows: Sequence[Row]) -> Table:
     """What was measured, beside what theory says."""
-    table = _table(rows, optional=("fluct.", "2nd order", "T1"))
-    _add(table, "floor", [_floor(row) for row in rows])
-    _add(table, "theory", [number(predicted_floor(row)) for row in rows])
-    _add_second_order(table, rows)
-    _add(table, "ratio", ["-" if row["ratio"] is None else f"{row['ratio']:.3f}" for row in rows])
+    table = _table(rows, optional=("problem", "fluct.", "2nd order", "T1"))
+    _add(table, "floor", [_measured(row, "floor") for row in rows])
+    if any(row["floor"] is None and row["excess_risk_floor"] is not None for row in rows):  # no distance, but a risk
+        _add(table, "excess risk", [_measured(row, "excess_risk_floor") for row in rows])
+    if any(predicted_floor(row) is not None for row in rows):
+        _add(table, "theory", [number(predicted_floor(row)) for row in rows])
+        _add_second_order(table, rows)
+        _add(table, "ratio", ["-" if row["ratio"] is None else f"{row['ratio']:.3f}" for row in rows])
     _add_bound(table, "T1", rows, "bound")
     _add(table, "fluct.", [number(row["fluctuation"], 3) for row in rows])
     marks = [_mark(row) for row in rows]
     if any(marks):
         _add(table, "", marks, numeric=False)
-        table.notes.append("drift: the floor still changed within the tail (see drift_z); diverged: replicas that did.")
+        table.notes.append("drift: the floor still changed within the tail; diverged: replicas that did.")
     table.notes.append(
         "floor: tail mean of |theta - theta*|^2, ± half its 95 % interval; fluct.: standard deviation within the tail."
     )
-    _note_theory(table, rows, "theory")
+    if "theory" in table.headers:
+        _note_theory(table, rows, "theory")
     return table
 
 
@@ -172,10 +177,14 @@ def _table(rows: Sequence[Row], optional: tuple[str, ...]) -> Table:
     table = Table(
         [],
         [[] for _ in rows],
-        common={key: texts[0] for key, texts in distinct.items() if len(texts) == 1},
+        common={key: texts[0] for key, texts in distinct.items() if len(texts) == 1 and texts[0] != "-"},
         optional=optional,
     )
     _add(table, "supervision", [row["supervision"] for row in rows], numeric=False)
+    levels = [number(row["level"]) for row in rows]
+    kinds = [(row["supervision"], number(row["nu"], 3)) for row in rows]
+    if len(set(zip(kinds, levels, strict=True))) > len(set(kinds)):  # nu does not tell the levels apart
+        _add(table, "level", levels)
     _add(table, "nu", [number(row["nu"], 3) for row in rows])
     for key in _IDENTITY:
         if len(distinct[key]) > 1:
@@ -226,11 +235,12 @@ def _text(value: Any) -> str:
     return number(value) if isinstance(value, float) or value is None else str(value)
 
 
-def _floor(row: Row) -> str:
-    floor = row["floor"]
-    if not floor:
-        return number(floor)
-    return f"{number(floor)} ± {50 * (row['floor_high'] - row['floor_low']) / floor:.2g} %"
+def _measured(row: Row, key: str) -> str:
+    value = row[key]
+    if not value:
+        return number(value)
+    percent = 50 * (row[f"{key}_high"] - row[f"{key}_low"]) / value
+    return f"{number(value)} ± {percent:.{2 if percent < 99.5 else 3}g} %"
 
 
 def _mark(row: Row) -> str:

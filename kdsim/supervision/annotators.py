@@ -34,7 +34,7 @@ class Annotators(Supervision):
     Attributes:
         count: a in [1, 2^24], mean number of annotators (harmonic mean); any real number.
 
-    Source: theory.md, section 1.
+    Source: docs/theory.md.
     """
 
     count: float = 3.0

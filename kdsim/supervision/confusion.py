@@ -28,7 +28,7 @@ class Confusion(Supervision):
         labels: whether the target is a one-hot label drawn from A p; otherwise it is A p.
 
     Source: G. Patrini et al., "Making deep neural networks robust to label noise", CVPR 2017 (symmetric and
-    class-conditional label noise); theory.md, section 1.
+    class-conditional label noise); docs/theory.md.
     """
 
     rate: float = 0.2

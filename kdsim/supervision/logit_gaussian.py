@@ -37,7 +37,7 @@ class LogitGaussian(Supervision):
     Attributes:
         scale: s >= 0, standard deviation of each logit, in nats.
 
-    Source: theory.md, section 1; I. M. Sobol', USSR Comput. Math. Math. Phys. 7 (1967); A. B. Owen,
+    Source: docs/theory.md; I. M. Sobol', USSR Comput. Math. Math. Phys. 7 (1967); A. B. Owen,
     "Scrambling Sobol' and Niederreiter-Xing points", J. Complexity 14 (1998).
     """
 

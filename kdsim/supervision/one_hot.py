@@ -21,7 +21,7 @@ class OneHot(Supervision):
     Mean p, covariance diag(p) - p p'; nu = E[1 - |p|^2] / K is the largest that an unbiased target
     inside the simplex can have.
 
-    Source: theory.md, section 1; the usual data set, drawn afresh at each visit or frozen.
+    Source: docs/theory.md; the usual data set, drawn afresh at each visit or frozen.
     """
 
     name: ClassVar[str] = "one-hot"

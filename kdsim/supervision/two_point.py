@@ -28,7 +28,7 @@ class TwoPoint(Supervision):
     Attributes:
         fraction: delta in units of its largest value sqrt 2 p_j, in [0, 1].
 
-    Source: theory.md, section 1.
+    Source: docs/theory.md.
     """
 
     fraction: float = 1.0

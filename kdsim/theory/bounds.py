@@ -30,8 +30,9 @@ class Setting:
         realisable: the residual at the mean target vanishes at theta*, so that noise is label noise alone.
         additive: the label part of the gradient does not depend on theta.
         theory_sampling: fresh targets and batches drawn with replacement.
-        smoothness_factor: factor on the loss's part of a sample's smoothness, 1 + K nu for softmax targets whose sum
-            varies. The part L (b-1)/b of a batch keeps its place: the sum is one in the mean.
+        smoothness_factor: factor on the loss's part of a sample's smoothness: the largest E[s^2 | x], s the sum of a
+            softmax target; 1 + K nu for independent noise. The part L (b-1)/b of a batch keeps its place: s is one
+            in the mean.
         ridge: lambda, the part of the smoothness to which the factor does not apply.
         risk_recorded: f - f* bounds the recorded excess risk, which is without the ridge: no or a centred ridge.
     """
@@ -107,7 +108,7 @@ def t1_sharp(setting: Setting) -> Bound:
     """T1': neighbourhood (alpha / mu) sigma*^2 for alpha <= 1/L_max, for linear students and additive label noise.
 
     Since E[eps|x] = 0, the label part -eps x' of the gradient is uncorrelated with the rest, hence
-    E|g|^2 <= 2 L_max (f - f*) + sigma*^2 (shared theory, section 4; not in [M]).
+    E|g|^2 <= 2 L_max (f - f*) + sigma*^2 (docs/theory.md; not in [M]).
     """
     needs = _additive_needs(setting)
     neighbourhood = setting.step_size * setting.noise / (setting.constants.mu or math.nan)

@@ -55,7 +55,7 @@ def constants(student: LinearStudent, population: Population) -> Constants:
 
     A ridge makes mu_pl = mu: in directions that no input has it is the only curvature there is.
     L and L_max of softmax regression are upper bounds, those of least squares are exact.
-    Source: shared theory, section 4.
+    Source: docs/theory.md.
     """
     x = population.x
     moments, _ = input_range(x)

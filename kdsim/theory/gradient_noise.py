@@ -19,6 +19,18 @@ def target_moments(supervision: Supervision, population: Population) -> tuple[Te
     return supervision.mean(population.p), supervision.covariance(population.p)
 
 
+def target_sum_squares(student: LinearStudent, population: Population, supervision: Supervision) -> Tensor:
+    """E[s^2 | x] = (1'm)^2 + 1'C1 of the sum s = 1'q of a target, (N,): by it the Hessian of a softmax sample scales.
+
+    Ones where targets sum to one, and for a quadratic loss, whose Hessian does not depend on the target. 1 + K nu at
+    every point for `Independent`.
+    """
+    if supervision.sums_to_one or student.quadratic:
+        return torch.ones(population.size, dtype=torch.float64)
+    mean, covariance = target_moments(supervision, population)
+    return mean.sum(-1).square() + covariance.sum((-2, -1))
+
+
 def gradient_covariance(
     student: LinearStudent, population: Population, supervision: Supervision, theta: Tensor
 ) -> Tensor:
@@ -46,7 +58,7 @@ def gradient_noise(
 ) -> float:
     """sigma^2 = tr Sg / b at theta (K, d): the total variance of a batch gradient, batch drawn with replacement.
 
-    At the optimum and for targets that sum to one it is E[|x|^2 tr C(x)] / b. Source: shared theory, section 3.
+    At the optimum and for targets that sum to one it is E[|x|^2 tr C(x)] / b. Source: docs/theory.md.
     """
     outputs = population.x @ theta.T
     mean_target, target_covariance = target_moments(supervision, population)

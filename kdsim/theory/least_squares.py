@@ -6,7 +6,7 @@ With e = W - W*, A(x) = xx' + ridge I, G = E A and a pool sampled with replaceme
 
 for fresh unbiased targets and no or a centred ridge. tr M_t is the expected curve of the squared distance, the fixed
 point its floor, and spectral radius one the limit of mean-square stability. The expected excess risk, without the
-ridge, is tr(E[xx'] M_t) / 2. Source: shared theory, section 5.
+ridge, is tr(E[xx'] M_t) / 2. Source: docs/theory.md.
 
 Where E xx' is singular (features in a subspace, fewer samples than features), e splits into a part in the span of the
 pool, on which the recursion acts, and a part orthogonal to it, which is (1 - alpha ridge)^t times its start: no sample

@@ -56,8 +56,11 @@ class Region:
     def smoothness(self, slack: float = 1.0) -> float:
         """Smallest constant with E|g|^2 <= 2 c (f - f*) + (1 + slack) sigma*^2 at every point: an estimate from below.
 
-        For alpha <= 1/c the neighbourhood of a mu-PL objective is then proportional to (1 + slack) sigma*^2. With
-        slack 1 it is T2's condition, E|g|^2 <= 4 Lc (f - f*) + 2 sigma*^2 with c = 2 Lc. Slack 0 is T1'-like: for
+        For alpha <= mu / (L c) the neighbourhood of a mu-PL objective is then L alpha (1 + slack) sigma*^2 / (2 mu), as
+        long as SGD stays in the region. The points do not look along the set of minimisers, where f = f* and the label
+        part may exceed (1 + slack) sigma*^2, so that no constant serves: see docs/theory.md.
+
+        With slack 1 it is T2's condition, E|g|^2 <= 4 Lc (f - f*) + 2 sigma*^2 with c = 2 Lc. Slack 0 is T1'-like: for
         students that are linear in their parameters c = L_max serves every slack, since the label part of the
         gradient does not depend on theta. Where the Jacobian of the outputs varies, label - sigma*^2 is of first
         order in the distance and f - f* of second: with slack 0 the constant grows without limit near theta*.

@@ -16,10 +16,10 @@ from kdsim.supervision.base import Supervision
 from kdsim.theory import bounds
 from kdsim.theory.constants import Constants, constants, input_range, with_pl_estimate
 from kdsim.theory.frozen import frozen
-from kdsim.theory.gradient_noise import gradient_noise, target_moments
+from kdsim.theory.gradient_noise import gradient_noise, target_moments, target_sum_squares
 from kdsim.theory.least_squares import LARGEST_DIMENSION, SecondMoments
 from kdsim.theory.polyak_lojasiewicz import excess_objective
-from kdsim.theory.second_order import linearised_moments, second_order, solvable
+from kdsim.theory.second_order import linearised_moments, one_factor, second_order, solvable
 from kdsim.theory.stationary import NoStationaryDistribution, Stationary, noise_at, stationary
 
 
@@ -176,6 +176,7 @@ def predict(
     interpolation = supervision.noiseless and unbiased and realisable
     # Under interpolation every sample's gradient is zero at theta*, not merely zero to rounding.
     noise = 0.0 if interpolation else gradient_noise(student, population, supervision, aim, batch_size)
+    sum_squares = target_sum_squares(student, population, supervision)
     setting = bounds.Setting(
         constants=pool,
         batch_size=batch_size,
@@ -186,7 +187,7 @@ def predict(
         realisable=realisable,
         additive=supervision.sums_to_one or quadratic,
         theory_sampling=fresh_with_replacement,
-        smoothness_factor=1.0 if supervision.sums_to_one or quadratic else 1 + population.classes * nu,
+        smoothness_factor=sum_squares.max().item(),
         ridge=student.ridge,
         risk_recorded=student.ridge_kind != "ordinary",
     )
@@ -206,9 +207,7 @@ def predict(
         exact, stability_limit = _exact(student, population, supervision, step_size, batch_size, realisable)
     second: tuple[float | None, float | None] = (None, None)
     if fresh_with_replacement and first is not None:
-        second, limit = _second_order(
-            student, population, supervision, step_size, batch_size, aim, first, setting.smoothness_factor
-        )
+        second, limit = _second_order(student, population, supervision, step_size, batch_size, aim, first, sum_squares)
         stability_limit = limit if stability_limit is None else stability_limit
     return Prediction(
         nu=nu,
@@ -328,17 +327,18 @@ def _second_order(
     batch_size: int,
     aim: Tensor,
     first: Stationary,
-    factor: float,
+    sum_squares: Tensor,
 ) -> tuple[tuple[float | None, float | None], float | None]:
     """(floor, excess risk) of `LinearisedMoments` at this step size, and its stability limit.
 
     For biased supervision of softmax regression they are None: the mean of theta, of which the floor is made there, is
-    known to first order only. For least squares the mean is the point that SGD aims at, and the floor exact.
+    known to first order only. For least squares the mean is the point that SGD aims at, and the floor exact. And None
+    where the sums of the targets vary from point to point: `LinearisedMoments` has one factor for all.
     """
     quadratic = student.quadratic
-    if not (supervision.unbiased or quadratic) or not solvable(population):
+    if not (supervision.unbiased or quadratic) or not one_factor(sum_squares) or not solvable(population):
         return (None, None), None
-    moments = linearised_moments(student, population, aim, batch_size, factor)
+    moments = linearised_moments(student, population, aim, batch_size, sum_squares.max().item())
     if step_size >= moments.stability_limit:
         return (None, None), moments.stability_limit
     if first.variance == 0:

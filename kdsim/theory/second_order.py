@@ -11,7 +11,7 @@ with E s = 1 and E s^2 = `factor`. Since E e = 0, the stationary covariance S = 
 S_x = (I (x) x') S (I (x) x) the covariance of the outputs (K, K), H_0 = H - ridge I. Only the part in xx' carries the
 factor: the cross terms have E s. For least squares, whose dynamics are linear, the equation is exact.
 
-Source: shared theory, section 5. It keeps noise and Hessian at the optimum; what it leaves is in docs/theory.md.
+Source: docs/theory.md. It keeps noise and Hessian at the optimum; what it leaves is in docs/theory.md.
 """
 
 from __future__ import annotations
@@ -178,6 +178,11 @@ class LinearisedMoments:
             size, previous = residual.square().sum(), size
             direction = residual + (size / previous) * direction
         raise RuntimeError(f"conjugate gradients did not converge in {_MOST_ITERATIONS} iterations")
+
+
+def one_factor(sum_squares: Tensor) -> bool:
+    """Whether E[s^2 | x] (N,), s the sum of a target, is the same at every point to rounding."""
+    return bool(sum_squares.max() - sum_squares.min() <= 1e-9 * sum_squares.max())
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def stationary(
     """First-order floor of SGD with fresh targets and batches drawn with replacement.
 
     To first order E[theta - theta_m] = -(1/2) H^-1 f'''[S]: the drift that skewness of the loss adds to a biased
-    optimum. Source: shared theory, sections 3 and 5.
+    optimum. Source: docs/theory.md.
 
     Args:
         aim: theta_m, minimiser of the objective at the mean targets, (K, d).

@@ -14,7 +14,8 @@ from kdsim.config import ConfigError, require_positive
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.supervision.base import Supervision
-from kdsim.theory.second_order import linearised_moments
+from kdsim.theory.gradient_noise import target_sum_squares
+from kdsim.theory.second_order import linearised_moments, one_factor
 from kdsim.theory.stationary import curvature, lyapunov_covariance, noise_at
 
 RELATIVE_ACCURACY = 1e-9
@@ -63,10 +64,10 @@ def largest_step_size(
     require_positive("tolerance", tolerance)
     if not supervision.unbiased:
         raise ConfigError(f"{supervision.name} is biased: its floor does not vanish with the step size")
-    quadratic = student.quadratic
-    varies = not supervision.sums_to_one and not quadratic
-    factor = 1 + population.classes * supervision.nu(population.p) if varies else 1.0
-    moments = linearised_moments(student, population, theta, batch_size, factor)
+    sum_squares = target_sum_squares(student, population, supervision)
+    if not one_factor(sum_squares):
+        raise ConfigError(f"{supervision.name}: the sums of its targets vary from point to point, which has no formula")
+    moments = linearised_moments(student, population, theta, batch_size, sum_squares.max().item())
     limit = moments.stability_limit
     noise = noise_at(student, population, supervision, theta)
     slope = lyapunov_covariance(curvature(student, population, theta), noise, 1.0, batch_size).trace().item()

@@ -97,6 +97,15 @@ def test_a_floor_that_is_zero_to_rounding_is_stationary():
     assert not measure(_record(1e-5 * noise, 1e-6 * noise)).stationary
 
 
+def test_replicas_that_all_fall_drift_however_far_apart_they_are():
+    """Floors over 20 decades, each a tenth lower in the second half: the mean's standard error hides it."""
+    first = torch.exp(10 * _noise(4))
+    falling = measure(_record(first, 0.9 * first, initial=1e20))
+    assert abs(falling.drift_z) < 4 and not falling.stationary
+    either_way = measure(_record(first, first * torch.exp(0.1 * _noise(6)), initial=1e20))
+    assert either_way.stationary
+
+
 def test_divergence_leaves_no_floor():
     """The mean of the survivors is not the expectation."""
     measured = measure(_record(torch.ones(4), torch.ones(4), diverged=1))

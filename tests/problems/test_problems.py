@@ -247,7 +247,7 @@ def test_mixture_priors():
 
 
 def test_mixture_numbers_of_the_paper():
-    """theory.md section 8, "for one draw of the means": entropy about 0.18 nats, tr H about 2.7.
+    """For one draw of the means: entropy about 0.18 nats, tr H about 2.7.
 
     Over seeds 0 to 299 the entropy is 0.146 to 0.354 (median 0.220, a tenth below 0.179) and tr H 2.07 to 5.34;
     their ratio hardly depends on the draw.
@@ -258,7 +258,7 @@ def test_mixture_numbers_of_the_paper():
     assert (entropies > 0.13).all() and (entropies < 0.38).all()
     assert 0.18 < np.median(entropies) < 0.28
     np.testing.assert_allclose(traces / entropies, 2.7 / 0.18, rtol=0.1)
-    assert abs(entropies[0] - 0.18) < 0.01 and abs(traces[0] - 2.7) < 0.1  # seed 0 is much like the draw of theory.md
+    assert abs(entropies[0] - 0.18) < 0.01 and abs(traces[0] - 2.7) < 0.1  # seed 0 is much like the draw of the paper
 
 
 @given(
@@ -409,7 +409,7 @@ def test_digits_are_the_real_images_on_one_scale(real_digits):
 
 
 def test_digits_scale_of_the_problem():
-    """theory.md section 8: Lmax = max|x|^2 / 2 near 60 (1,200 with pixelwise standardisation)."""
+    """Lmax = max|x|^2 / 2 near 60 (1,200 with pixelwise standardisation)."""
     pool = Digits().population(0)
     assert 55 < pool.x.square().sum(1).max() / 2 < 65
     assert 0.2 < pool.mean_entropy < 0.5

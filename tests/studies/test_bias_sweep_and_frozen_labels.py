@@ -9,6 +9,7 @@ from kdsim.figures import FIGURES
 from kdsim.problems import GaussianMixture
 from kdsim.studies.bias_sweep import BiasSweep
 from kdsim.studies.frozen_labels import FrozenLabels
+from kdsim.study.report import results_table
 from kdsim.study.runner import run
 from kdsim.study.store import read_study
 from kdsim.supervision import Exact, OneHot
@@ -93,6 +94,7 @@ def test_bias_sweep_agrees_with_theory(tmp_path):
     assert (abs(parts / rows["floor"] - 1) < 1e-9).all()
     assert rows["aim_bound_valid"].all() and (rows["measured_variance_high"] < rows["aim_bound_tail"]).all()
     assert not biased["bound_valid"].any()
+    assert "level" in results_table(results.records).headers  # nu is 0 at every temperature
     assert FIGURES["bias-sweep"](results).axes
 
 
@@ -119,4 +121,6 @@ def test_frozen_labels_agree_with_theory(tmp_path):
     for _, part in rows[rows["targets"] == "frozen"].groupby("training_set"):
         accuracy = part.sort_values("nu")["empirical_accuracy"].to_numpy()
         assert (accuracy[1:] < accuracy[:-1]).all()
+    table = results_table(results.records)
+    assert "training_set" in table.headers and "level" not in table.headers
     assert FIGURES["frozen-labels"](results).axes

@@ -1,4 +1,4 @@
-"""sigma*^2 and the covariance of a sample's gradient, against Monte Carlo and the closed forms of theory.md."""
+"""sigma*^2 and the covariance of a sample's gradient, against Monte Carlo and the closed forms of docs/theory.md."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from strategies import populations, supervisions
 
 from kdsim import simplex
+from kdsim.config import ConfigError
 from kdsim.population import Population
 from kdsim.rng import Draws, Stream, uniform_index
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
 from kdsim.supervision import SUPERVISIONS, Annotators, Dirichlet, Exact, Independent, OneHot, TwoPoint
 from kdsim.supervision.base import Batch
-from kdsim.theory import gradient_covariance, gradient_noise
+from kdsim.theory import constants, gradient_covariance, gradient_noise, predict
+from kdsim.theory.gradient_noise import target_sum_squares
+from kdsim.theory.step_sizes import largest_step_size
 
 Z_LIMIT = 5.0
 
@@ -75,7 +78,7 @@ def test_noise_is_the_trace_over_the_batch_size(population, supervision, batch_s
 
 @given(populations("softmax-regression"))
 def test_closed_forms_at_the_optimum(population):
-    """Section 3 of theory.md: tr Fisher for one-hot, fractions of it, and nu E|x|^2 (K - 2 + K |p|^2)."""
+    """docs/theory.md, gradient noise: tr Fisher for one-hot, fractions of it, and nu E|x|^2 (K - 2 + K |p|^2)."""
     student, theta, p = SoftmaxRegression(), population.optimum, population.p
     norms = population.x.square().sum(-1)
     scores = torch.eye(population.classes, dtype=p.dtype) - p[:, None, :]  # (N, K, K): row k is e_k - p
@@ -98,3 +101,34 @@ def test_closed_forms_at_the_optimum(population):
     assert gradient_noise(student, population, two_point, theta) == pytest.approx(
         (norms * total).mean().item(), abs=1e-12
     )
+
+
+class _Lopsided(Independent):
+    """q = p + z p_1 e_1: the sum of a target varies, and by another amount at every point."""
+
+    def covariance(self, p: torch.Tensor) -> torch.Tensor:
+        covariance = torch.zeros(*p.shape, p.shape[-1], dtype=p.dtype)
+        covariance[..., 0, 0] = self.variance * p[..., 0].square()
+        return covariance
+
+
+def test_sums_of_targets():
+    """E[s^2 | x] is 1 where targets sum to one, 1 + K nu for independent noise, and else told point by point."""
+    pool, student = _pool("softmax-regression"), SoftmaxRegression(0.1, "centred")
+    assert target_sum_squares(student, pool, Dirichlet(3.0)).unique().tolist() == [1.0]
+    torch.testing.assert_close(target_sum_squares(student, pool, Independent(0.2)), torch.full((12,), 1.8).double())
+    found = target_sum_squares(student, pool, _Lopsided(0.5))
+    torch.testing.assert_close(found, 1 + 0.5 * pool.p[:, 0].square())
+    assert target_sum_squares(LeastSquares(0.1, "centred"), pool, _Lopsided(0.5)).unique().tolist() == [1.0]
+
+
+def test_lopsided_targets_have_a_bound_by_their_largest_sum_and_no_second_order():
+    pool, student = _pool("softmax-regression"), SoftmaxRegression(0.1, "centred")
+    known = constants(student, pool)
+    largest = 1 + 0.5 * pool.p[:, 0].square().max().item()
+    limit = 0.5 / (largest * (known.sample_smoothness - 0.1) + 0.1)
+    within, beyond = (predict(student, pool, _Lopsided(0.5), a * limit, 1, [10]) for a in (0.999, 1.001))
+    assert within.bound_valid and not beyond.bound_valid
+    assert within.second_order_floor is None and within.first_order_floor > 0
+    with pytest.raises(ConfigError, match="vary from point to point"):
+        largest_step_size(student, pool, _Lopsided(0.5), 1, 1.0, pool.optimum)
