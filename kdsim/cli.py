@@ -70,7 +70,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="a small version that ends 
 Replicas = Annotated[str | None, typer.Option("--replicas", metavar="N", help="independent runs of each cell")]
 Seed = Annotated[str | None, typer.Option("--seed", metavar="N", help="seed of the pool and of all randomness")]
 Device = Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1")]
-Engine = Annotated[str | None, typer.Option("--engine", metavar="E", help="what runs the replicas, e.g. torch")]
+Engine = Annotated[str | None, typer.Option("--engine", metavar="E", help="auto, cpu_fused, gpu_fused, torch or autograd")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 Csv = Annotated[bool, typer.Option("--csv", help="print CSV")]
 
@@ -110,7 +110,7 @@ def run_study(
     from kdsim.study.store import read_study
 
     try:
-        with cli_output.progress_report() as progress:
+        with cli_output.compilation_note(), cli_output.progress_report() as progress:
             result = runner.run(study, out, progress=progress)
     except runner.Interrupted as interruption:
         raise _Stopped(str(interruption)) from None

@@ -99,6 +99,15 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
+def compilation_note() -> Iterator[None]:
+    """Within the block a line says so if kernels have to be compiled, which is once on a machine."""
+    from kdsim.engines.fused.compilation import announced
+
+    with announced(lambda: note("compiling the kernels of the engine cpu_fused, some 20 s, this first time only")):
+        yield
+
+
+@contextmanager
 def progress_report() -> Iterator[Callable[[Progress], None]]:
     """A callback that shows progress on standard error: a bar on a terminal, else a line now and then."""
     meter = _Meter()

@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 
 MASK = 0xFFFFFFFF
-_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers and Weyl increments of Philox 4x32 (Salmon et al., table 2)
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+M0, M1 = 0xD2511F53, 0xCD9E8D57  # multipliers and Weyl increments of Philox 4x32 (Salmon et al., table 2)
+W0, W1 = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
+FEISTEL_ROUNDS = 12
+FEISTEL_SLOT = 1 << 31  # first slot of a permutation's round keys, apart from those of `Draws.words`
 MAX_VISITS = 1 << 42  # the block number has 40 bits
 
 
@@ -44,11 +46,11 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     k0, k1 = key
     for _ in range(ROUNDS):
         # The int64 product wraps at 2^64, and its bits are those of the unsigned product. Only factors are masked.
-        product0, product1 = c0 * _M0, c2 * _M1
+        product0, product1 = c0 * M0, c2 * M1
         c0 = (product1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(MASK)
         c2 = (product0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(MASK)
         c1, c3 = product1, product0
-        k0, k1 = (k0 + _W0) & MASK, (k1 + _W1) & MASK
+        k0, k1 = (k0 + W0) & MASK, (k1 + W1) & MASK
     return c0, c1.bitwise_and_(MASK), c2, c3.bitwise_and_(MASK)
 
 
@@ -175,12 +177,10 @@ def permuted_index(seed: Tensor, replica: Tensor, visit: Tensor, size: int, stre
     key = (seed & MASK, (seed >> 32) & MASK)
     high = ((epoch >> 32) << 8) | int(stream)
     keys: list[Tensor] = []
-    for block in range(_FEISTEL_ROUNDS // 4):
-        slot = torch.full_like(epoch, (1 << 31) + block)  # slots of their own, apart from words()
+    for block in range(FEISTEL_ROUNDS // 4):
+        slot = torch.full_like(epoch, FEISTEL_SLOT + block)
         keys.extend(philox((epoch & MASK, slot, replica, high), key))
-    # On fewer than some 64 points a Feistel network is far from uniform over permutations: walk in a larger domain.
-    left_size = max(math.isqrt(max(size - 1, 0)) + 1, 8)
-    right_size = max(-(-size // left_size), 8)
+    left_size, right_size = feistel_sides(size)
     point = _feistel(position, keys, left_size, right_size)
     outside = point >= size
     while outside.any():
@@ -190,7 +190,15 @@ def permuted_index(seed: Tensor, replica: Tensor, visit: Tensor, size: int, stre
     return point
 
 
-_FEISTEL_ROUNDS = 12
+
+
+def feistel_sides(size: int) -> tuple[int, int]:
+    """Sides a, b of the domain a x b >= size in which `permuted_index` walks.
+
+    On fewer than some 64 points a Feistel network is far from uniform over permutations: the domain is larger there.
+    """
+    left = max(math.isqrt(max(size - 1, 0)) + 1, 8)
+    return left, max(-(-size // left), 8)
 
 
 def _feistel(point: Tensor, keys: list[Tensor], left_size: int, right_size: int) -> Tensor:

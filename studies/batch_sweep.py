@@ -44,7 +44,7 @@ class BatchSweep(Study):
         dtype: see SGD.
         replicas: independent runs of each cell.
         seed: draws the pool and keys all random numbers.
-        engine, device: what runs it.
+        engine, device: what runs it; auto takes the fastest engine that can.
     """
 
     name: ClassVar[str] = "batch-sweep"
@@ -66,7 +66,7 @@ class BatchSweep(Study):
     dtype: Literal["float32", "float64"] = "float32"
     replicas: int = 64
     seed: int = 0
-    engine: str = "torch"
+    engine: str = "auto"
     device: str = "cpu"
 
     def __post_init__(self) -> None:

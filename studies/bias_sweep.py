@@ -36,7 +36,7 @@ class BiasSweep(Study):
         checkpoints, tail_fraction: see Recording.
         replicas: independent runs of each cell.
         seed: draws the pool and keys all random numbers.
-        engine, device: what runs it.
+        engine, device: what runs it; auto takes the fastest engine that can.
     """
 
     name: ClassVar[str] = "bias-sweep"
@@ -59,7 +59,7 @@ class BiasSweep(Study):
     tail_fraction: float = 0.8
     replicas: int = 128
     seed: int = 0
-    engine: str = "torch"
+    engine: str = "auto"
     device: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ class DimensionSweep(Study):
         dtype: "float32" or "float64".
         replicas: independent runs of each cell.
         seed: draws the pools and keys all random numbers.
-        engine: name of the engine.
+        engine: auto, or the name of one.
         device: cpu, cuda or cuda:N.
     """
 
@@ -54,7 +54,7 @@ class DimensionSweep(Study):
     dtype: str = "float32"
     replicas: int = 64
     seed: int = 0
-    engine: str = "torch"
+    engine: str = "auto"
     device: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ class FrozenLabels(Study):
         dtype: "float32" or "float64".
         replicas: data sets of each size, each with a run of its own.
         seed: draws the pool and keys all random numbers.
-        engine: name of the engine.
+        engine: auto, or the name of one.
         device: cpu, cuda or cuda:N.
     """
 
@@ -53,7 +53,7 @@ class FrozenLabels(Study):
     dtype: Literal["float32", "float64"] = "float32"
     replicas: int = 64
     seed: int = 0
-    engine: str = "torch"
+    engine: str = "auto"
     device: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ class NoiseSweep(Study):
         tail_fraction: last part of the run, over which floors and fluctuations are averaged.
         replicas: independent runs of each cell.
         seed: draws the pool and keys all random numbers.
-        engine: name of the engine.
+        engine: auto, or the name of one.
         device: cpu, cuda or cuda:N.
     """
 
@@ -73,7 +73,7 @@ class NoiseSweep(Study):
     tail_fraction: float = 0.4
     replicas: int = 64
     seed: int = 0
-    engine: str = "torch"
+    engine: str = "auto"
     device: str = "cpu"
 
     def __post_init__(self) -> None:

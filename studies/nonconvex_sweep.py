@@ -37,7 +37,7 @@ class NonconvexSweep(Study):
         checkpoints, tail_fraction: see Recording.
         replicas: independent runs of each cell, each from a start of its own.
         seed: draws the pools and keys all random numbers.
-        device: what runs it.
+        engine, device: what runs it; auto takes the fastest engine that can.
     """
 
     name: ClassVar[str] = "nonconvex-sweep"
@@ -61,6 +61,7 @@ class NonconvexSweep(Study):
     tail_fraction: float = 0.4
     replicas: int = 16
     seed: int = 0
+    engine: str = "auto"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ class NonconvexSweep(Study):
             recording=Recording(self.checkpoints, self.tail_fraction),
             replicas=self.replicas,
             seed=self.seed,
-            engine="autograd",
+            engine=self.engine,
             device=self.device,
         )
         grid = [largest * 2 ** (-k / self.per_octave) for k in range(self.octaves * self.per_octave, -1, -1)]

@@ -52,7 +52,7 @@ class PLSweep(Study):
         checkpoints, tail_fraction: see Recording.
         replicas: independent runs of each cell.
         seed: draws the pools and keys all random numbers.
-        engine, device: what runs it.
+        engine, device: what runs it; auto takes the fastest engine that can.
     """
 
     name: ClassVar[str] = "pl-sweep"
@@ -83,7 +83,7 @@ class PLSweep(Study):
     tail_fraction: float = 0.4
     replicas: int = 64
     seed: int = 0
-    engine: str = "torch"
+    engine: str = "auto"
     device: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -47,7 +47,7 @@ class StepSizeSweep(Study):
         batch_size, dtype: see SGD.
         replicas: independent runs of each cell.
         seed: draws the pool and keys all random numbers.
-        engine, device: what runs it.
+        engine, device: what runs it; auto takes the fastest engine that can.
     """
 
     name: ClassVar[str] = "step-size-sweep"
@@ -73,7 +73,7 @@ class StepSizeSweep(Study):
     dtype: Literal["float32", "float64"] = "float32"
     replicas: int = 96
     seed: int = 0
-    engine: str = "torch"
+    engine: str = "auto"
     device: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -2,21 +2,38 @@
 
 from kdsim.engines.autograd import Autograd
 from kdsim.engines.base import SGD, Engine, Lane, State, check_device
+from kdsim.engines.choice import AUTO, ENGINES, Choice, choose_engine
+from kdsim.engines.cpu_fused import CpuFused
+from kdsim.engines.gpu_fused import GpuFused
+from kdsim.engines.optimisers import OPTIMISERS, Adam, GradientDescent, Optimiser
 from kdsim.engines.recorder import METRICS, Record, Recording
+from kdsim.engines.schedules import SCHEDULES, Constant, Cosine, Schedule, StepDecay
 from kdsim.engines.torch_batched import TorchBatched
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (TorchBatched(), Autograd())}
-
 __all__ = [
+    "AUTO",
     "ENGINES",
     "METRICS",
+    "OPTIMISERS",
+    "SCHEDULES",
     "SGD",
+    "Adam",
     "Autograd",
+    "Choice",
+    "Constant",
+    "Cosine",
+    "CpuFused",
     "Engine",
+    "GpuFused",
+    "GradientDescent",
     "Lane",
+    "Optimiser",
     "Record",
     "Recording",
+    "Schedule",
     "State",
+    "StepDecay",
     "TorchBatched",
     "check_device",
+    "choose_engine",
 ]

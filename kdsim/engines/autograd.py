@@ -1,4 +1,8 @@
-"""Replica-batched SGD by automatic differentiation (torch.func), for every student that can be differentiated.
+"""Replica-batched training by automatic differentiation, for every student that can be differentiated.
+
+A step asks the student to add its gradients to a tensor (`NetworkStudent.gradient_adder`): by torch.func's vmap of
+grad, or by hand where the student has its own. Plain SGD adds -step_size * gradient to the parameters themselves;
+any other optimiser gets the gradient, its buffers and the scheduled step size (`kdsim.engines.optimisers`).
 
 Slower than the torch engine where both can run: a linear student walks the same path on it to rounding. Parameters
 of a linear student are held as theta - reference like there, but its outputs are computed from theta itself, so
@@ -8,33 +12,57 @@ in float32 a floor below rounding of theta is not reached.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from kdsim import config
-from kdsim.config import ConfigError
-from kdsim.engines.base import DTYPES, SGD, Lane, State, check_device
+from kdsim.config import ConfigError, require
+from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason
+from kdsim.engines.cuda_graph import graphed
 from kdsim.engines.network_recorder import NetworkRecorder
-from kdsim.engines.recorder import Record, Recorder, Recording
+from kdsim.engines.recorder import Record, Recorder, Recording, join
 from kdsim.engines.samples import Samples
+from kdsim.engines.torch_batched import split, threads
 from kdsim.population import Population
-from kdsim.rng import MAX_VISITS
 from kdsim.students.base import LinearStudent
-from kdsim.students.network import NetworkStudent
+from kdsim.students.network import AddGradient, NetworkStudent
 
 CHUNK_VISITS = {"cpu": 1 << 17, "cuda": 1 << 21}
 """Visits (replicas x steps x batch) drawn at a time, as in the torch engine."""
+BLOCK_NUMBERS, BLOCK_REPLICAS = 1 << 20, (8, 640)
+"""Parameters of a block of replicas on a CPU, about, and the fewest and the most replicas of a block.
 
-Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Objective of one replica on one batch: (parameters as held, x (b, d), q (b, K)) -> ()."""
+A block is walked by one thread (see `kdsim.engines.torch_batched`); it depends on the lanes and the student alone. A
+larger one leaves the caches between two steps (128 replicas of 21,000 parameters: a fifth slower than 64), a smaller
+one pays for the calls (16: two fifths slower than 32).
+"""
 
 
 class Autograd:
-    """All replicas of all lanes as one vmap of one gradient. See `kdsim.engines.base.Engine`."""
+    """All replicas of all lanes, in blocks. See `kdsim.engines.base.Engine`."""
 
     name: ClassVar[str] = "autograd"
+
+    def refusal(
+        self,
+        student: LinearStudent | NetworkStudent,
+        population: Population,
+        lanes: Sequence[Lane],
+        sgd: SGD,
+        recording: Recording,
+        device: str = "cpu",
+    ) -> str | None:
+        """See `Engine.refusal`."""
+
+        def check() -> None:
+            check_run(population, sgd, device)
+            if not isinstance(student, LinearStudent):
+                require(isinstance(student, NetworkStudent), "student", student, "a LinearStudent or a NetworkStudent")
+                student.size(population.features, population.classes)  # a module refuses what it cannot be
+                _refuse_linear_records(student, recording)
+
+        return reason(check)
 
     def run(
         self,
@@ -52,43 +80,36 @@ class Autograd:
         stop: Callable[[int], bool] | None = None,
     ) -> tuple[Record | None, State]:
         """Walk from the start (zero; a network's initial draws), or from `state`, to `sgd.steps`. See `Engine.run`."""
-        where, dtype = check_device(device), DTYPES[sgd.dtype]
-        visits = sgd.steps * sgd.batch_size
-        config.require(visits < MAX_VISITS, "steps * batch_size", visits, f"below {MAX_VISITS}")
-        replicas = sum(lane.replicas for lane in lanes)
-        samples = Samples(population, lanes, sgd, dtype, where)
-        if isinstance(student, LinearStudent):
-            kind, directions_used = Recorder, directions
-            parameters = (-reference).to(where, dtype).repeat(replicas, 1, 1)  # theta = 0
-            objective = _linear_objective(student, reference.to(where, dtype), anchor.to(where, dtype))
-        else:
-            _refuse_linear_records(student, recording, directions)
-            kind, directions_used = NetworkRecorder, None
-            parameters = initial_parameters(student, population, lanes, where).to(dtype)
-            objective = student.objective
-        recorder = kind(recording, student, population, reference, replicas, sgd.steps, dtype, where, directions_used)
-        gradient = torch.func.vmap(torch.func.grad(objective))
-        rates = torch.cat([torch.full((lane.replicas,), -lane.step_size, dtype=dtype) for lane in lanes]).to(where)
-        rates = rates.view(-1, *[1] * (parameters.dim() - 1))
-        if state is None:
-            step = 0
-            recorder.observe(0, parameters)
-        else:
-            step = state.step
-            parameters.copy_(state.error)
-            recorder.restore(state.recorder)
-        chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (replicas * sgd.batch_size))
-        while step < sgd.steps:
-            # Chunks end at multiples of `chunk`, so a resumed run cuts them where an undisturbed one does.
-            start, step = step, min((step // chunk + 1) * chunk, sgd.steps)
-            index, q = samples.chunk(start, step)
-            for t in range(step - start):
-                visited = slice(t * sgd.batch_size, (t + 1) * sgd.batch_size)
-                parameters.addcmul_(rates, gradient(parameters, samples.x[index[:, visited]], q[:, visited]))
-                recorder.observe(start + t + 1, parameters)
-            if stop is not None and stop(step) and step < sgd.steps:
-                return None, State(step, parameters, recorder.state())
-        return recorder.record(), State(step, parameters, recorder.state())
+        if refused := self.refusal(student, population, lanes, sgd, recording, device):
+            raise ConfigError(refused)
+        where = torch.device(device)
+        blocks: list[_Block] = []
+        first = 0
+        for part in split(lanes, block_replicas(student, population) if where.type == "cpu" else None):
+            rows = slice(first, first + sum(lane.replicas for lane in part))
+            first = rows.stop
+            block = _Block(student, population, part, sgd, recording, reference, anchor, directions, where)
+            blocks.append(block if state is None else block.resume(state, rows))
+        step = 0 if state is None else state.step
+        chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (blocks[0].replicas * sgd.batch_size))
+        with threads(len(blocks)) as each:
+            if state is None:  # there, since sums are rounded as the number of torch's threads has it
+                each(lambda block: block.recorder.observe(0, block.parameters), blocks)
+            while step < sgd.steps:
+                # Chunks end at multiples of `chunk`, so a resumed run cuts them where an undisturbed one does.
+                start, step = step, min((step // chunk + 1) * chunk, sgd.steps)
+                each(lambda block, start=start, end=step: block.advance(start, end), blocks)
+                if stop is not None and stop(step) and step < sgd.steps:
+                    return None, _state(step, blocks)
+        return join([block.recorder.record() for block in blocks]), _state(step, blocks)
+
+
+def block_replicas(student: LinearStudent | NetworkStudent, population: Population) -> int:
+    """Largest number of replicas in a block on a CPU."""
+    features, classes = population.features, population.classes
+    size = features * classes if isinstance(student, LinearStudent) else student.size(features, classes)
+    fewest, most = BLOCK_REPLICAS
+    return min(max(BLOCK_NUMBERS // size, fewest), most)
 
 
 def initial_parameters(
@@ -100,14 +121,108 @@ def initial_parameters(
     return student.initial(population.features, population.classes, keys[:, :1], keys[:, 1:])
 
 
-def _linear_objective(student: LinearStudent, reference: Tensor, anchor: Tensor) -> Objective:
+class _Block:
+    """A block of replicas: samples, recorder, parameters (R, P); of a linear student theta - reference (R, K, d)."""
+
+    def __init__(
+        self,
+        student: LinearStudent | NetworkStudent,
+        population: Population,
+        lanes: Sequence[Lane],
+        sgd: SGD,
+        recording: Recording,
+        reference: Tensor,
+        anchor: Tensor,
+        directions: Tensor | None,
+        device: torch.device,
+    ) -> None:
+        dtype = DTYPES[sgd.dtype]
+        self.sgd = sgd
+        self.replicas = sum(lane.replicas for lane in lanes)
+        self.samples = Samples(population, lanes, sgd, dtype, device)
+        linear = isinstance(student, LinearStudent)
+        self.origin = reference.to(device, dtype) if linear else None
+        if linear:
+            kind = Recorder
+            self.parameters = (-self.origin).repeat(self.replicas, 1, 1)  # theta = 0
+        else:
+            _refuse_linear_records(student, recording, directions)
+            kind, directions = NetworkRecorder, None
+            self.parameters = initial_parameters(student, population, lanes, device).to(dtype)
+        self.recorder = kind(
+            recording, student, population, reference, self.replicas, sgd.steps, dtype, device, directions
+        )
+        column = (self.replicas, *[1] * (self.parameters.dim() - 1))
+        step_size = torch.cat([torch.full((lane.replicas,), lane.step_size, dtype=dtype) for lane in lanes])
+        self.step_size = step_size.to(device).view(column)  # (R, 1, ...)
+        self.buffers = sgd.optimiser.buffers(self.parameters)
+        # Without momentum or decay the gradient goes straight into the parameters.
+        self.gradient = self.parameters if sgd.optimiser.plain else torch.zeros_like(self.parameters)
+        self.one = torch.ones_like(self.step_size)
+        if linear:
+            anchor = anchor.to(device, dtype)
+            self.add_gradient = _linear_adder(student, self.parameters, self.gradient, self.origin, anchor)
+        else:
+            features, classes = population.features, population.classes
+            self.add_gradient = student.gradient_adder(self.parameters, self.gradient, features, classes)
+        if device.type == "cuda":
+            self.add_gradient = graphed(self.add_gradient, self.gradient)
+
+    def resume(self, state: State, rows: slice) -> Self:
+        self.recorder.restore({name: tensor[..., rows] for name, tensor in state.recorder.items()})
+        self.parameters.copy_(state.error[rows])
+        if state.buffers.keys() != self.buffers.keys():
+            found, own = (sorted(names) or "none" for names in (state.buffers, self.buffers))
+            raise ConfigError(f"the stored state is that of another run: its optimiser has buffers {found}, not {own}")
+        for name, buffer in self.buffers.items():
+            buffer.copy_(state.buffers[name][rows])
+        return self
+
+    def advance(self, start: int, end: int) -> None:
+        """Walk from step `start` to step `end`."""
+        index, q = self.samples.chunk(start, end)
+        batch_size = self.sgd.batch_size
+        for t in range(end - start):
+            visits = slice(t * batch_size, (t + 1) * batch_size)
+            self._step(start + t, self.samples.x[index[:, visits]], q[:, visits])
+            self.recorder.observe(start + t + 1, self.parameters)
+
+    def _step(self, step: int, x: Tensor, q: Tensor) -> None:
+        """One step of all replicas, in place. x (R, b, d), q (R, b, K)."""
+        factor = self.sgd.schedule.factor(step, self.sgd.steps)
+        step_size = self.step_size if factor == 1 else self.step_size * factor
+        if self.sgd.optimiser.plain:
+            self.add_gradient(x, q, -step_size)
+        else:
+            self.gradient.zero_()
+            self.add_gradient(x, q, self.one)
+            self.sgd.optimiser.update(self.parameters, self.gradient, self.buffers, step_size, step, self.origin)
+
+
+def _linear_adder(
+    student: LinearStudent, error: Tensor, into: Tensor, reference: Tensor, anchor: Tensor
+) -> AddGradient:
+    """What `NetworkStudent.gradient_adder` gives, for a linear student at theta = reference + error (R, K, d)."""
+
     def objective(error: Tensor, x: Tensor, q: Tensor) -> Tensor:
         return student.objective(reference + error, x, q, anchor)
 
-    return objective
+    gradient = torch.func.vmap(torch.func.grad(objective))
+
+    def add(x: Tensor, q: Tensor, rate: Tensor) -> None:
+        into.addcmul_(gradient(error, x, q), rate)
+
+    return add
 
 
-def _refuse_linear_records(student: NetworkStudent, recording: Recording, directions: Tensor | None) -> None:
+def _state(step: int, blocks: Sequence[_Block]) -> State:
+    recorders = [block.recorder.state() for block in blocks]
+    recorder = {name: torch.cat([state[name] for state in recorders], dim=-1) for name in recorders[0]}
+    buffers = {name: torch.cat([block.buffers[name] for block in blocks]) for name in blocks[0].buffers}
+    return State(step, torch.cat([block.parameters for block in blocks]), recorder, buffers)
+
+
+def _refuse_linear_records(student: NetworkStudent, recording: Recording, directions: Tensor | None = None) -> None:
     if recording.mean_error or recording.directions or directions is not None:
         raise ConfigError(
             f"recording of mean_error or directions is not allowed for the student {student.name!r}: "

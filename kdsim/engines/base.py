@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, choose, kind_of, require, require_count
+from kdsim.config import ConfigError, choose, kind_of, require, require_between, require_count
+from kdsim.engines.optimisers import GradientDescent, Optimiser
 from kdsim.engines.recorder import Record, Recording
+from kdsim.engines.schedules import Constant, Schedule
 from kdsim.population import Population
+from kdsim.rng import MAX_VISITS
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import NetworkStudent
 from kdsim.supervision.base import Supervision
@@ -31,6 +34,8 @@ class SGD:
         dtype: "float32" or "float64".
         training_set: if given, each replica sees only so many pool points, drawn for it without replacement: its
             training set. None: the whole pool, the same for all.
+        optimiser: what is done with a gradient.
+        schedule: factor on every lane's step size, as a function of the step.
     """
 
     steps: int = 20_000
@@ -39,6 +44,8 @@ class SGD:
     targets: Literal["fresh", "frozen"] = "fresh"
     dtype: Literal["float32", "float64"] = "float32"
     training_set: int | None = None
+    optimiser: Optimiser = field(default_factory=GradientDescent)
+    schedule: Schedule = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
         require_count("steps", self.steps)
@@ -48,6 +55,13 @@ class SGD:
         choose("dtype", self.dtype, DTYPES)
         if self.training_set is not None:
             require_count("training_set", self.training_set)
+        require(isinstance(self.optimiser, Optimiser), "optimiser", self.optimiser, "an Optimiser")
+        require(isinstance(self.schedule, Schedule), "schedule", self.schedule, "a Schedule")
+
+    @property
+    def plain(self) -> bool:
+        """No momentum, no weight decay and a constant step size: what theory and the engine torch assume."""
+        return self.optimiser.plain and isinstance(self.schedule, Constant)
 
 
 @dataclass(frozen=True)
@@ -73,17 +87,30 @@ class State:
         step: steps done.
         error: theta - reference, (R, K, d); of a network its parameters, (R, P).
         recorder: the recorder's accumulators.
+        buffers: the optimiser's, each of the shape of `error`; none for plain SGD.
     """
 
     step: int
     error: Tensor
     recorder: dict[str, Tensor]
+    buffers: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Engine(Protocol):
     """Runs many replicas of SGD as one program."""
 
     name: ClassVar[str]
+
+    def refusal(
+        self,
+        student: LinearStudent | NetworkStudent,
+        population: Population,
+        lanes: Sequence[Lane],
+        sgd: SGD,
+        recording: Recording,
+        device: str = "cpu",
+    ) -> str | None:
+        """Why the engine cannot run this configuration, in one line; None if it can."""
 
     def run(
         self,
@@ -113,6 +140,9 @@ class Engine(Protocol):
         Returns:
             The record, or None if the run was stopped early, and the state reached. A run that is stopped and
             continued from its state gives bit for bit what an undisturbed run gives.
+
+        Raises:
+            ConfigError: what `refusal` says.
         """
 
 
@@ -121,6 +151,31 @@ def require_linear(engine: str, student: object) -> None:
     if not isinstance(student, LinearStudent):
         name = kind_of(type(student))
         raise ConfigError(f"engine = {engine!r} is not allowed for the student {name!r}: must be autograd")
+
+
+def require_plain(engine: str, sgd: SGD) -> None:
+    """Refuse momentum, weight decay and schedules, in the name of an engine that walks plain SGD only."""
+    if not sgd.plain:
+        setting = sgd.schedule if sgd.optimiser.plain else sgd.optimiser
+        raise ConfigError(f"engine = {engine!r} is not allowed for {setting!r}: must be autograd")
+
+
+def check_run(population: Population, sgd: SGD, device: str) -> None:
+    """Refuse what no engine can run: too many visits, a training set above the pool, a device that is not there."""
+    check_device(device)
+    visits = sgd.steps * sgd.batch_size
+    require(visits < MAX_VISITS, "steps * batch_size", visits, f"below {MAX_VISITS}")
+    if sgd.training_set is not None:
+        require_between("training_set", sgd.training_set, 1, population.size)
+
+
+def reason(check: Callable[[], object]) -> str | None:
+    """What a check refuses, in one line, or None if it passes."""
+    try:
+        check()
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def check_device(device: str) -> torch.device:

@@ -96,7 +96,7 @@ class Recorder:
         self.events = frozenset(self._checkpoint_number) | frozenset(self._tail_number)
         kind = {"dtype": torch.float64, "device": device}
         self._state = {
-            "curves": torch.full((len(METRICS), len(self.schedule), replicas), float("nan"), **kind),
+            "curves": torch.full((len(METRICS), len(self.schedule), replicas), float("nan"), dtype=dtype, device=device),
             "tail_sum": torch.zeros(2, replicas, **kind),
             "mean": torch.zeros(replicas, **kind),
             "m2": torch.zeros(replicas, **kind),
@@ -258,7 +258,7 @@ class Record:
 
     Attributes:
         steps: checkpoint steps, (C,) int64.
-        curves: metric name to (C, R) float64. dist_sq = |theta - reference|^2. excess_risk = BCP risk without the
+        curves: metric name to (C, R) in the run's dtype. dist_sq = |theta - reference|^2. excess_risk = BCP risk without the
             ridge above the smallest there is (above the reference's, and possibly negative, where no student is exactly
             p), in the loss's unit, nats for cross-entropy. accuracy = E p[argmax prediction].
             bcp_l2 = E |prediction - p|.

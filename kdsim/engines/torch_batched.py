@@ -14,17 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from kdsim import config
-from kdsim.engines.base import DTYPES, SGD, Lane, State, check_device, require_linear
+from kdsim.config import ConfigError
+from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason, require_linear, require_plain
 from kdsim.engines.recorder import Record, Recorder, Recording, join
 from kdsim.engines.samples import Samples as _Samples
 from kdsim.population import Population
-from kdsim.rng import MAX_VISITS
 from kdsim.students.base import LinearStudent
 
 CHUNK_VISITS = {"cpu": 1 << 17, "cuda": 1 << 21}
@@ -36,11 +35,31 @@ Threads over shards, one torch thread each: a step is a dozen operations of some
 inside each of them loses more at its barriers than it gains, ruinously so when another process wants a core.
 """
 
+Item = TypeVar("Item")
+
 
 class TorchBatched:
     """The engine that every other one is checked against. See `kdsim.engines.base.Engine`."""
 
     name: ClassVar[str] = "torch"
+
+    def refusal(
+        self,
+        student: LinearStudent,
+        population: Population,
+        lanes: Sequence[Lane],
+        sgd: SGD,
+        recording: Recording,
+        device: str = "cpu",
+    ) -> str | None:
+        """See `Engine.refusal`."""
+
+        def check() -> None:
+            require_linear(self.name, student)
+            require_plain(self.name, sgd)
+            check_run(population, sgd, device)
+
+        return reason(check)
 
     def run(
         self,
@@ -58,20 +77,21 @@ class TorchBatched:
         stop: Callable[[int], bool] | None = None,
     ) -> tuple[Record | None, State]:
         """Walk from zero, or from `state`, to `sgd.steps`. See `Engine.run`."""
-        require_linear(self.name, student)
-        where = check_device(device)
-        visits = sgd.steps * sgd.batch_size
-        config.require(visits < MAX_VISITS, "steps * batch_size", visits, f"below {MAX_VISITS}")
+        if refused := self.refusal(student, population, lanes, sgd, recording, device):
+            raise ConfigError(refused)
+        where = torch.device(device)
         shards = []
         first = 0
         for part in split(lanes, SHARD_REPLICAS.get(where.type)):
             rows = slice(first, first + sum(lane.replicas for lane in part))
             first = rows.stop
             shard = _Shard(student, population, part, sgd, recording, reference, anchor, directions, where)
-            shards.append(shard.begin() if state is None else shard.resume(state, rows))
+            shards.append(shard if state is None else shard.resume(state, rows))
         step = 0 if state is None else state.step
         chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (shards[0].replicas * sgd.batch_size))
-        with _threads(len(shards)) as each:
+        with threads(len(shards)) as each:
+            if state is None:  # there, since sums are rounded as the number of torch's threads has it
+                each(lambda shard: shard.recorder.observe(0, shard.error), shards)
             while step < sgd.steps:
                 # Chunks end at multiples of `chunk`, so a resumed run cuts them where an undisturbed one does.
                 start, step = step, min((step // chunk + 1) * chunk, sgd.steps)
@@ -100,7 +120,7 @@ def split(lanes: Sequence[Lane], limit: int | None) -> list[list[Lane]]:
 
 
 @contextmanager
-def _threads(shards: int) -> Iterator[Callable[[Callable[[_Shard], None], Sequence[_Shard]], None]]:
+def threads(shards: int) -> Iterator[Callable[[Callable[[Item], None], Sequence[Item]], None]]:
     """A function that applies another to all shards, on as many threads as torch was given."""
     workers = torch.get_num_threads()
     try:
@@ -143,10 +163,6 @@ class _Shard:
         pull_to = (anchor - reference).to(device, dtype)
         self.update = _Update(student, step_size.to(device), sgd.batch_size, pull_to)
         self.error = (-reference).to(device, dtype).repeat(self.replicas, 1, 1)  # theta = 0
-
-    def begin(self) -> Self:
-        self.recorder.observe(0, self.error)
-        return self
 
     def resume(self, state: State, rows: slice) -> Self:
         self.recorder.restore({name: tensor[..., rows] for name, tensor in state.recorder.items()})

@@ -106,7 +106,7 @@ def _one_way(change: Tensor) -> bool:
 
 def tail_curve(record: Record, metric: str) -> Tensor:
     """Average of a metric over the checkpoints in the tail, of each replica, (R,)."""
-    return record.curves[metric][record.steps > record.tail_start].mean(0)
+    return record.curves[metric][record.steps > record.tail_start].double().mean(0)
 
 
 def _drift(record: Record) -> tuple[Tensor, float, float]:
@@ -114,7 +114,7 @@ def _drift(record: Record) -> tuple[Tensor, float, float]:
 
     Of the squared distance; of the excess risk at the checkpoints for a student that has no distance.
     """
-    distance, risk = record.curves["dist_sq"], record.curves["excess_risk"]
+    distance, risk = record.curves["dist_sq"], record.curves["excess_risk"].double()
     if not distance.isnan().all():
         return record.tail_mean[1] - record.tail_mean[0], tail_floor(record).mean().item(), distance[0].mean().item()
     tail = risk[record.steps > record.tail_start]

@@ -4,6 +4,7 @@ from kdsim.students.base import LinearStudent
 from kdsim.students.factored import FactoredLeastSquares
 from kdsim.students.least_squares import LeastSquares
 from kdsim.students.mlp import MLP
+from kdsim.students.module import ModuleStudent
 from kdsim.students.network import NetworkStudent
 from kdsim.students.optimum import minimiser
 from kdsim.students.softmax_regression import SoftmaxRegression
@@ -19,6 +20,7 @@ __all__ = [
     "FactoredLeastSquares",
     "LeastSquares",
     "LinearStudent",
+    "ModuleStudent",
     "NetworkStudent",
     "SoftmaxRegression",
     "minimiser",

@@ -12,7 +12,7 @@ from kdsim.config import ConfigError, require_count, require_positive
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.students.least_squares import LeastSquares
-from kdsim.students.network import NetworkStudent, unflatten
+from kdsim.students.network import AddGradient, NetworkStudent, add_outer, unflatten
 from kdsim.students.optimum import minimiser
 
 
@@ -71,6 +71,25 @@ class FactoredLeastSquares(NetworkStudent):
         left, right = best.new_zeros(best.shape[0], self.rank), best.new_zeros(self.rank, best.shape[1])
         left[:, :kept], right[:kept] = u[:, :kept] * s[:kept].sqrt(), s[:kept].sqrt()[:, None] * vh[:kept]
         return torch.cat([left.flatten(), right.flatten()])
+
+    def gradient_adder(self, parameters: Tensor, into: Tensor, features: int, classes: int) -> AddGradient:
+        """By hand: with residual r = A B x - q the gradients are r (B x)' and A' r x'."""
+        left, right = self._factors(parameters, features)
+        left_into, right_into = self._factors(into, features)
+
+        def add(x: Tensor, q: Tensor, rate: Tensor) -> None:
+            rate = rate[:, :, None]  # (R, 1, 1)
+            inner = torch.bmm(x, right.transpose(1, 2))  # B x, (R, b, m)
+            outputs = torch.bmm(inner, left.transpose(1, 2))
+            residual = self.head.output_gradient(outputs, q).mul_(rate / x.shape[1])  # (R, b, K)
+            passed_on = torch.bmm(residual, left)  # A' r, (R, b, m)
+            if self.ridge:  # `into` may be the parameters: each is changed after it was used
+                left_into.addcmul_(left, rate, value=self.ridge)
+                right_into.addcmul_(right, rate, value=self.ridge)
+            add_outer(left_into, residual, inner)
+            add_outer(right_into, passed_on, x)
+
+        return add
 
     def _factors(self, parameters: Tensor, features: int) -> list[Tensor]:
         classes = parameters.shape[-1] // self.rank - features

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from kdsim.config import choose, require, require_count, require_positive
 from kdsim.students.base import LinearStudent
-from kdsim.students.network import NetworkStudent, unflatten
+from kdsim.students.network import AddGradient, NetworkStudent, add_outer, unflatten
 from kdsim.students.softmax_regression import SoftmaxRegression
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+SLOPES = {"tanh": lambda hidden: 1 - hidden.square(), "relu": lambda hidden: hidden > 0}
+"""Derivative of each activation as a function of its value."""
 GAINS = {"tanh": 1.0, "relu": 2.0**0.5}
 
 
@@ -64,3 +66,42 @@ class MLP(NetworkStudent):
         for weight, bias in zip(rest[::2], rest[1::2], strict=True):
             hidden = ACTIVATIONS[self.activation](hidden) @ weight.T + bias
         return hidden
+
+    def gradient_adder(self, parameters: Tensor, into: Tensor, features: int, classes: int) -> AddGradient:
+        """Backpropagation by hand. A layer's gradient is delta' h, which is added where it belongs layer by layer.
+
+        Widths (128, 128), d = 30, K = 5, batch 1, float32, 64 replicas as two blocks of 32 on two cores, nothing else
+        running: 203,000 replica-steps/s, where vmap of grad gives 42,000. One backward of the summed losses through
+        batched products (baddbmm) is no faster than vmap: 28,000 against 32,000 on one core.
+        """
+        shapes = [shape for shape, _ in self.shapes(features, classes)]
+        weights, biases = _layers(unflatten(parameters, shapes))
+        weights_into, biases_into = _layers(unflatten(into, shapes))
+        activation, slope = ACTIVATIONS[self.activation], SLOPES[self.activation]
+
+        def add(x: Tensor, q: Tensor, rate: Tensor) -> None:
+            below = [x]  # what each layer sees, (R, b, n)
+            outputs = torch.bmm(x, weights[0].transpose(1, 2))
+            for weight, bias in zip(weights[1:], biases, strict=True):
+                below.append(activation(outputs))
+                outputs = torch.baddbmm(bias[:, None], below[-1], weight.transpose(1, 2))
+            rate = rate[:, :, None]  # (R, 1, 1)
+            delta = self.head.output_gradient(outputs, q).mul_(rate / x.shape[1])  # (R, b, n)
+            for layer in range(len(weights) - 1, -1, -1):
+                weight, hidden = weights[layer], below[layer]
+                passed_on = torch.bmm(delta, weight).mul_(slope(hidden)) if layer else delta
+                if self.ridge:  # after the weight was used, before it changes: `into` may be the weight itself
+                    weights_into[layer].addcmul_(weight, rate, value=self.ridge)
+                add_outer(weights_into[layer], delta, hidden)
+                if layer:
+                    if self.ridge:
+                        biases_into[layer - 1].addcmul_(biases[layer - 1], rate[..., 0], value=self.ridge)
+                    biases_into[layer - 1].add_(delta.sum(1))
+                delta = passed_on
+
+        return add
+
+
+def _layers(blocks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Blocks of parameters as the weights of all layers, and the biases of all but the first."""
+    return [blocks[0], *blocks[1::2]], blocks[2::2]

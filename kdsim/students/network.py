@@ -7,6 +7,7 @@ E l(z, q) + (ridge / 2) |parameters|^2. It has no closed forms: `kdsim.theory.es
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -18,6 +19,9 @@ from kdsim.population import Population
 from kdsim.rng import Draws, Stream
 from kdsim.students.base import LinearStudent, RidgeKind
 from kdsim.students.softmax_regression import SoftmaxRegression
+
+AddGradient = Callable[[Tensor, Tensor, Tensor], None]
+"""Adds rate * gradient of every replica's objective on its batch: x (R, b, d), q (R, b, K), rate (R, 1)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class NetworkStudent(ABC):
     head: ClassVar[LinearStudent]
     """The loss in the outputs and its derivatives (`loss`, `output_gradient`, `output_hessian`, `output_noise`,
     `probabilities`, `compare`): softmax regression's for cross-entropy, least squares' for squared error."""
+
+    def __init_subclass__(cls, **arguments: object) -> None:
+        """A gradient by hand is not inherited by a class with outputs or an objective of its own."""
+        super().__init_subclass__(**arguments)
+        if "gradient_adder" not in vars(cls) and not {"outputs", "objective"}.isdisjoint(vars(cls)):
+            cls.gradient_adder = NetworkStudent.gradient_adder
 
     def __post_init__(self) -> None:
         require_between("ridge", self.ridge, 0, float("inf"), "[)")
@@ -90,9 +100,31 @@ class NetworkStudent(ABC):
         value = self.head.loss(self.outputs(parameters, x), q).mean()
         return value + self.ridge / 2 * parameters.square().sum() if self.ridge else value
 
+    def gradient_adder(self, parameters: Tensor, into: Tensor, features: int, classes: int) -> AddGradient:
+        """A function that adds rate * gradient at `parameters` to `into`, both (R, P), in place.
+
+        `into` may be `parameters` themselves: with rate = -step_size that is a step of SGD. By default the gradients
+        are those of `objective` by torch.func; a student whose gradients are a few products of matrices may write
+        them by hand, which saves the graph and, where `into` is `parameters`, ever having the gradient in memory.
+        """
+        gradient = torch.func.vmap(torch.func.grad(self.objective))
+
+        def add(x: Tensor, q: Tensor, rate: Tensor) -> None:
+            into.addcmul_(gradient(parameters, x, q), rate)
+
+        return add
+
 
 def unflatten(parameters: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    """Cut (..., P) into blocks (..., *shape)."""
+    """Cut (..., P) into blocks (..., *shape), views where the last axis is contiguous."""
     sizes = [torch.Size(shape).numel() for shape in shapes]
     parts = parameters.split(sizes, -1)
     return [part.reshape(*parameters.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def add_outer(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total (R, m, n) += sum over the batch of left (R, b, m) times right (R, b, n), in place."""
+    if left.shape[1] == 1:
+        total.addcmul_(left.transpose(1, 2), right)  # one pass; a product of matrices takes half as long again
+    else:
+        total.baddbmm_(left.transpose(1, 2), right)

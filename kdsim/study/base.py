@@ -24,7 +24,8 @@ class Cell:
         step_size: alpha, absolute.
         replicas: independent runs R, numbered from 0.
         seed: draws the population and keys the random numbers of the runs.
-        engine, device: what runs it. Paths agree between engines and devices to rounding.
+        engine: what runs it, "auto" for the fastest that can. Paths agree between engines and devices to rounding.
+        device: cpu, cuda or cuda:N.
     """
 
     problem: Problem
@@ -35,7 +36,7 @@ class Cell:
     recording: Recording = field(default_factory=Recording)
     replicas: int = 64
     seed: int = 0
-    engine: str = "torch"
+    engine: str = "auto"
     device: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -17,8 +17,8 @@ from kdsim.theory.transient import linearised_curve
 
 
 def theory_applies(cell: Cell) -> bool:
-    """A linear student, fresh targets and batches drawn with replacement from the whole pool."""
-    if not isinstance(cell.student, LinearStudent):
+    """Plain SGD of a linear student, fresh targets and batches drawn with replacement from the whole pool."""
+    if not isinstance(cell.student, LinearStudent) or not cell.sgd.plain:
         return False
     return cell.sgd.targets == "fresh" and cell.sgd.index == "replacement" and cell.sgd.training_set is None
 

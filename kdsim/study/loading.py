@@ -16,16 +16,23 @@ from typing import Any
 
 from kdsim import config
 from kdsim.config import ConfigError, by_name
+from kdsim.engines import OPTIMISERS, SCHEDULES, Optimiser, Schedule
 from kdsim.problems import PROBLEMS
 from kdsim.problems.base import Problem
-from kdsim.students import STUDENTS
-from kdsim.students.base import LinearStudent
+from kdsim.students import NETWORKS, STUDENTS, LinearStudent, NetworkStudent
 from kdsim.study.base import Study
 from kdsim.study.store import RESERVED_NAMES, STUDY_FILE, Store
 from kdsim.supervision import SUPERVISIONS
 from kdsim.supervision.base import Supervision
 
-CONTRACTS: dict[type, tuple[type, ...]] = {Problem: PROBLEMS, Supervision: SUPERVISIONS, LinearStudent: STUDENTS}
+CONTRACTS: dict[type, tuple[type, ...]] = {
+    Problem: PROBLEMS,
+    Supervision: SUPERVISIONS,
+    LinearStudent: STUDENTS,
+    NetworkStudent: NETWORKS,
+    Optimiser: OPTIMISERS,
+    Schedule: SCHEDULES,
+}
 """What a setting may name: each contract's implementations in kdsim."""
 
 

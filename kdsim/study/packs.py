@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
 from kdsim import config
 from kdsim.config import ConfigError
-from kdsim.engines import ENGINES
+from kdsim.engines import AUTO, ENGINES, Choice, choose_engine
 from kdsim.engines.base import SGD, Lane, State, check_device
-from kdsim.engines.recorder import Record, Recording
+from kdsim.engines.recorder import METRICS, Record, Recording
+from kdsim.engines.torch_batched import split
 from kdsim.population import Population
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
@@ -24,15 +26,24 @@ from kdsim.study.base import Cell, Study
 PROBE_SECONDS = 1.0
 """Length of the trial run from which a pack's duration is estimated."""
 
+BLOCK_REPLICAS = 1 << 16
+"""Replicas that are simulated at a time. Larger packs run in blocks, each stored when it is finished: memory stays
+bounded, and an interruption loses nothing of the blocks before. Blocks depend on the cells alone."""
+
 LANE_FIELDS = ("supervision", "step_size", "replicas")
 """Fields in which the cells of a pack may differ."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Cells that run as one engine call: they differ in supervision, step size and replicas only."""
+    """Cells that run as one engine call: they differ in supervision, step size and replicas only.
+
+    Attributes:
+        choice: the engine, and why this one.
+    """
 
     cells: tuple[Cell, ...]
+    choice: Choice
 
     @property
     def replicas(self) -> int:
@@ -48,6 +59,30 @@ class Pack:
     def digest(self) -> str:
         """Digest of the cells in this order: an interrupted pack goes on only as the same pack."""
         return config.digest(self.cells)
+
+    def blocks(self) -> list[Block]:
+        """The replicas in blocks of at most `BLOCK_REPLICAS`, one after the other."""
+        parts = split([_lane(cell) for cell in self.cells], BLOCK_REPLICAS)
+        if len(parts) == 1:
+            return [Block(self.digest, tuple(parts[0]))]
+        return [Block(f"{self.digest}-{number}", tuple(lanes)) for number, lanes in enumerate(parts)]
+
+    def memory(self, population: Population) -> int:
+        """Bytes that the pack takes at most, beside the pool and the program: parameters of a block, records of all."""
+        cell = self.cells[0]
+        number = 4 if cell.sgd.dtype == "float32" else 8
+        parameters = population.features * population.classes
+        if isinstance(cell.student, NetworkStudent):
+            parameters = cell.student.size(population.features, population.classes)
+        checkpoints = len(cell.recording.schedule(cell.sgd.steps))
+        tail = len(cell.recording.tail_steps(cell.sgd.steps))
+        recorded = len(METRICS) * checkpoints * number + 6 * 8 + cell.recording.directions * tail * number
+        recorded += parameters * (8 * cell.recording.mean_error + number * rows.needs_parameters(cell))
+        largest_cell = max(cell.replicas for cell in self.cells)
+        block = min(self.replicas, BLOCK_REPLICAS) * (4 * parameters * number + recorded)
+        # Blocks are joined, and then each metric of a cell is sorted over its replicas.
+        after = max(self.replicas * recorded, 2 * largest_cell * checkpoints * 8)
+        return block + self.replicas * recorded + after
 
     def __str__(self) -> str:
         """What it is, for messages."""
@@ -67,6 +102,19 @@ class Pack:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Replicas that are simulated together, and the name under which their state is kept."""
+
+    key: str
+    lanes: tuple[Lane, ...]
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of all its lanes."""
+        return sum(lane.replicas for lane in self.lanes)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A pack ready to run: its population, the reference point of the squared distance, the ridge's anchor, and the
     directions (m, K, d) along which the error is recorded, if any."""
@@ -79,18 +127,19 @@ class Prepared:
 
     def run(
         self,
+        lanes: Sequence[Lane],
         *,
         state: State | None = None,
         stop: Callable[[int], bool] | None = None,
         sgd: SGD | None = None,
         recording: Recording | None = None,
     ) -> tuple[Record | None, State]:
-        """Run on the engine from the start, or from `state`, until the end or until `stop`."""
+        """Run lanes of the pack on its engine, from the start, or from `state`, until the end or until `stop`."""
         cell = self.pack.cells[0]
-        return ENGINES[cell.engine].run(
+        return ENGINES[self.pack.choice.engine].run(
             cell.student,
             self.population,
-            [Lane(c.supervision, c.step_size, c.seed, c.replicas) for c in self.pack.cells],
+            lanes,
             sgd or cell.sgd,
             recording or cell.recording,
             reference=self.reference,
@@ -102,13 +151,58 @@ class Prepared:
         )
 
 
+def _lane(cell: Cell) -> Lane:
+    return Lane(cell.supervision, cell.step_size, cell.seed, cell.replicas)
+
+
+def require_memory(packs: Sequence[Pack]) -> None:
+    """Refuse packs that this machine's free memory does not hold, before anything is computed.
+
+    Raises:
+        ConfigError: with the memory that is needed and that is free.
+    """
+    free = psutil.virtual_memory().available
+    for pack in packs:
+        try:
+            population = pack.cells[0].problem.population(pack.cells[0].seed)
+        except Exception:  # the pack says so when it is its turn
+            continue
+        needed = pack.memory(population)
+        if needed > free:
+            raise ConfigError(
+                f"{pack}: {pack.replicas:,} replicas need about {needed / 2**30:.2g} GiB of memory, and "
+                f"{free / 2**30:.2g} GiB are free: ask for fewer replicas or checkpoints"
+            )
+
+
+def choice_of(cell: Cell) -> Choice:
+    """The engine that runs the cell, and why.
+
+    Raises:
+        ConfigError: there is no such engine or device, or the engine cannot run the cell; with the reason.
+    """
+    try:
+        population = cell.problem.population(cell.seed)
+    except Exception:  # the pack says so when it is its turn, and the others run
+        return Choice("torch", "there is no pool")
+    return choose_engine(cell.engine, cell.student, population, [_lane(cell)], cell.sgd, cell.recording, cell.device)
+
+
 def packs(cells: Sequence[Cell]) -> list[Pack]:
-    """Group the cells by everything that an engine call shares; each cell once, in order."""
+    """Group the cells by everything that an engine call shares, engine included; each cell once, in order.
+
+    Raises:
+        ConfigError: see `choice_of`.
+    """
     groups: dict[str, dict[str, Cell]] = {}
+    choices: dict[str, Choice] = {}
     for cell in cells:
+        choice = choice_of(cell)
         shared = {key: value for key, value in config.encode(cell).items() if key not in LANE_FIELDS}
-        groups.setdefault(json.dumps(shared, sort_keys=True), {})[config.digest(cell)] = cell
-    return [Pack(tuple(group.values())) for group in groups.values()]
+        key = json.dumps({**shared, "engine": choice.engine}, sort_keys=True)
+        groups.setdefault(key, {})[config.digest(cell)] = cell
+        choices.setdefault(key, choice)
+    return [Pack(tuple(group.values()), choices[key]) for key, group in groups.items()]
 
 
 def cells_of(study: Study) -> tuple[Cell, ...]:
@@ -132,23 +226,19 @@ def cells_of(study: Study) -> tuple[Cell, ...]:
 
 
 def check_machine(cells: Sequence[Cell]) -> None:
-    """Refuse cells that this machine cannot run: an unknown engine, a device that is not there."""
+    """Refuse cells that name an engine or a device that is not there."""
     for cell in cells:
-        config.choose("engine", cell.engine, ENGINES)
+        config.choose("engine", cell.engine, {AUTO: None, **ENGINES})
         check_device(cell.device)
 
 
 def predicted_rows(study: Study) -> list[dict[str, Any]]:
     """Theory without simulation: one row a cell, in the study's order. See `kdsim.study.rows`."""
-    cells = cells_of(study)
-    table = {}
-    for pack in packs(cells):
-        population = pack.cells[0].problem.population(pack.cells[0].seed)
-        for cell in pack.cells:
-            digest = config.digest(cell)
-            predicted = rows.prediction(cell, population)
-            table[digest] = rows.flat_row(study.name, digest, rows.summary(cell), predicted)
-    return [table[config.digest(cell)] for cell in cells]
+    table = []
+    for cell in cells_of(study):
+        predicted = rows.prediction(cell, cell.problem.population(cell.seed))
+        table.append(rows.flat_row(study.name, config.digest(cell), rows.summary(cell), predicted))
+    return table
 
 
 @dataclass(frozen=True)
@@ -176,13 +266,13 @@ def estimate(study: Study) -> Estimate:
 
 def _probe(pack: Pack) -> float:
     """Seconds that the pack will take: steps, and the checkpoints, which are dense at the start, timed apart."""
-    prepared, cell = pack.prepare(), pack.cells[0]
+    prepared, cell, block = pack.prepare(), pack.cells[0], pack.blocks()[0]
     sparse = replace(cell.recording, checkpoints=2)
     short = replace(cell.sgd, steps=2)
     per_checkpoint = 0.0
     for _ in range(2):  # the first call warms up
         started = time.monotonic()
-        prepared.run(sgd=short, recording=sparse)
+        prepared.run(block.lanes, sgd=short, recording=sparse)
         per_checkpoint = (time.monotonic() - started) / len(sparse.schedule(short.steps))
     started = time.monotonic()
     chunks = [(started, 0)]
@@ -191,10 +281,11 @@ def _probe(pack: Pack) -> float:
         chunks.append((time.monotonic(), step))
         return len(chunks) > 2 and chunks[-1][0] - started > PROBE_SECONDS
 
-    _, state = prepared.run(stop=stop, recording=sparse)
+    _, state = prepared.run(block.lanes, stop=stop, recording=sparse)
     if chunks[-1][1] < state.step:
         chunks.append((time.monotonic(), state.step))
     if len(chunks) > 2:
         chunks = chunks[1:]  # the first chunk pays for what happens once
     seconds, steps = chunks[-1][0] - chunks[0][0], chunks[-1][1] - chunks[0][1]
-    return seconds / steps * pack.steps + per_checkpoint * len(cell.recording.schedule(pack.steps))
+    one = seconds / steps * pack.steps + per_checkpoint * len(cell.recording.schedule(pack.steps))
+    return one * pack.replicas / block.replicas

@@ -46,6 +46,8 @@ def summary(cell: Cell) -> dict[str, Any]:
         "targets": cell.sgd.targets,
         "training_set": cell.sgd.training_set,
         "dtype": cell.sgd.dtype,
+        "optimiser": config.kind_of(type(cell.sgd.optimiser)),
+        "schedule": config.kind_of(type(cell.sgd.schedule)),
         "steps": cell.sgd.steps,
         "tail_start": cell.recording.tail_start(cell.sgd.steps),
         "replicas": cell.replicas,
@@ -73,6 +75,7 @@ def prediction(cell: Cell, population: Population) -> dict[str, Any]:
         fresh_with_replacement=cell.sgd.targets == "fresh" and with_replacement and cell.sgd.training_set is None,
         data_set=(cell.sgd.training_set or population.size) if cell.sgd.targets == "frozen" else None,
         with_replacement=with_replacement,
+        plain=cell.sgd.plain,
     )
     return json_ready(predicted.row())
 
@@ -86,8 +89,14 @@ def bound_curve(
     return (1 - step_size * prediction["mu"]) ** steps * initial_dist_sq + prediction["bound_floor"]
 
 
+def needs_parameters(cell: Cell) -> bool:
+    """Whether the cell's measurement looks at the parameters at the end of the run."""
+    frozen = cell.sgd.targets == "frozen" and cell.sgd.training_set is not None
+    return frozen and isinstance(cell.student, LinearStudent)
+
+
 def measurement(
-    cell: Cell, population: Population, record: Record, error: Tensor, *, reference: Tensor, anchor: Tensor
+    cell: Cell, population: Population, record: Record, error: Tensor | None, *, reference: Tensor, anchor: Tensor
 ) -> dict[str, Any]:
     """What the cell's replicas showed.
 
@@ -95,7 +104,7 @@ def measurement(
     targets also what they did on it (`Generalisation`).
 
     Args:
-        error: theta - reference at the end of the run, (R, K, d).
+        error: theta - reference at the end of the run, (R, K, d); None if it is not needed (`needs_parameters`).
     """
     row = measure(record).row()
     if record.mean_error is not None:
@@ -103,7 +112,7 @@ def measurement(
         if not cell.supervision.unbiased:
             aim = minimiser(cell.student, population, cell.supervision.mean(population.p))
         row |= decompose(record, aim - reference).row()
-    if cell.sgd.targets == "frozen" and cell.sgd.training_set is not None and isinstance(cell.student, LinearStudent):
+    if needs_parameters(cell):
         lane = Lane(cell.supervision, cell.step_size, cell.seed, cell.replicas)
         found = generalise(
             cell.student, population, lane, cell.sgd, record, reference + error, reference=reference, anchor=anchor

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy
 import torch
+from torch import Tensor
 
 import kdsim
 from kdsim import config
 from kdsim.config import ConfigError
-from kdsim.engines.base import State
-from kdsim.engines.recorder import Record
+from kdsim.engines.recorder import Record, join
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Study
 from kdsim.study.loading import figure_reference
-from kdsim.study.packs import Pack, Prepared, cells_of, check_machine, packs
+from kdsim.study.packs import Block, Pack, Prepared, cells_of, check_machine, packs, require_memory
 from kdsim.study.risk_curves import risk_curves
 from kdsim.study.store import Store
 from kdsim.study.tables import curves_table, replicas_table
@@ -106,6 +106,7 @@ def run(
     for digest, info in stored.items():
         store.row(study.name, digest, info)  # a damaged cell is refused before anything is computed
     todo = packs([cell for cell, digest in zip(cells, digests, strict=True) if digest not in stored])
+    require_memory(todo)
     failures: list[str] = []
     errors: list[BaseException] = []
     with deferred_signals() as told_to_stop:
@@ -169,21 +170,53 @@ class _Session:
         self._check(pack, 0)
         prepared = pack.prepare()
         predictions = [rows.prediction(cell, prepared.population) for cell in pack.cells]
-        state, seconds = self.store.read_partial(pack.digest)
+        blocks = pack.blocks()
+        done, seconds = 0, 0.0
+        records: list[Record] = []
+        parameters: list[Tensor] = []
+        for block in blocks:
+            record, last, spent = self._block(prepared, block, done, keep=len(blocks) > 1)
+            records.append(record)
+            if any(map(rows.needs_parameters, pack.cells)):
+                parameters.append(last)
+            seconds += spent
+            done += block.replicas
+        whole = join(records) if len(records) > 1 else records[0]
+        records.clear()
+        final = torch.cat(parameters) if parameters else None
+        infos = self._keep(prepared, whole, final, predictions, seconds)
+        for block in blocks:
+            self.store.delete_partial(block.key)
+        return infos
+
+    def _block(self, prepared: Prepared, block: Block, done: int, *, keep: bool) -> tuple[Record, Tensor | None, float]:
+        """Record and last parameters of a block, and the seconds that it took; `keep` stores them when it is over.
+
+        Args:
+            done: replicas of the blocks before.
+        """
+        pack = prepared.pack
+        if keep and (kept := self.store.read_block(block.key)):
+            return kept
+        state, seconds = self.store.read_partial(block.key)
         record = None
         while record is None:
             first_step, started = (state.step if state else 0), time.monotonic()
-            record, state = prepared.run(state=state, stop=self._stop(pack, started))
+            stop = self._stop(pack, block, done, started)
+            record, state = prepared.run(block.lanes, state=state, stop=stop)
             elapsed = time.monotonic() - started
             seconds += elapsed
             self.engine_seconds += elapsed
-            self.replica_steps += (state.step - first_step) * pack.replicas
+            self.replica_steps += (state.step - first_step) * block.replicas
             if record is None:
-                self.store.write_partial(pack.digest, state, seconds)
+                self.store.write_partial(block.key, state, seconds)
                 self._check(pack, state.step)
-        infos = self._keep(prepared, record, state, predictions, seconds)
-        self.store.delete_partial(pack.digest)
-        return infos
+        last = state.error.cpu() if any(map(rows.needs_parameters, pack.cells)) else None
+        if keep:
+            self.store.write_block(block.key, record, last, seconds)
+            if done + block.replicas < pack.replicas:
+                self._check(pack, pack.steps)
+        return record, last, seconds
 
     def leave(self, pack: Pack) -> None:
         """Count the pack as over, whether it ran or failed."""
@@ -193,17 +226,22 @@ class _Session:
         if self.told_to_stop.is_set():
             raise Interrupted(f"interrupted at step {step} of {pack.steps}")
 
-    def _stop(self, pack: Pack, started: float) -> Callable[[int], bool]:
+    def _stop(self, pack: Pack, block: Block, before: int, started: float) -> Callable[[int], bool]:
         def stop(step: int) -> bool:
             if self.progress is not None:
-                done = self._left_behind + step * pack.replicas
-                self.progress(Progress(done, self.total, step, pack.steps, pack.replicas))
+                done = self._left_behind + step * block.replicas + pack.steps * before
+                self.progress(Progress(done, self.total, step, pack.steps, block.replicas))
             return self.told_to_stop.is_set() or time.monotonic() - started > self.slice_seconds
 
         return stop
 
     def _keep(
-        self, prepared: Prepared, record: Record, state: State, predictions: Sequence[dict[str, Any]], seconds: float
+        self,
+        prepared: Prepared,
+        record: Record,
+        parameters: Tensor | None,
+        predictions: Sequence[dict[str, Any]],
+        seconds: float,
     ) -> dict[str, dict[str, Any]]:
         """Store the cells of a finished pack."""
         pack, infos, first = prepared.pack, {}, 0
@@ -211,18 +249,19 @@ class _Session:
         for cell, predicted in zip(pack.cells, predictions, strict=True):
             block = slice(first, first + cell.replicas)
             part, first = record.replicas(block), block.stop
-            error = state.error[block].cpu()
+            error = None if parameters is None else parameters[block]
             digest = config.digest(cell)
             infos[digest] = {
                 "cell": config.encode(cell),
-                "summary": rows.summary(cell),
+                "summary": rows.summary(cell) | {"engine": pack.choice.engine},
                 "prediction": predicted,
                 "measurement": rows.measurement(
                     cell, prepared.population, part, error, reference=prepared.reference, anchor=prepared.anchor
                 ),
                 "versions": versions(),
                 "seed": cell.seed,
-                "engine": cell.engine,
+                "engine": pack.choice.engine,
+                "engine_reason": pack.choice.reason,
                 "device": cell.device,
                 "replica_steps": cell.replicas * pack.steps,
                 "pack_replicas": pack.replicas,

@@ -1,7 +1,8 @@
 """Results on disk: where everything lies, written whole or not at all, refused when it is not ours.
 
 DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
-DIR/partial/<digest of the pack>.pt                    an interrupted run, deleted when its cells are stored
+DIR/partial/<digest of the pack>[-<block>].pt          an interrupted run, deleted when its cells are stored
+DIR/partial/<digest of the pack>-<block>.done.pt       a finished block of a pack that has several, likewise
 DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
 """
 
@@ -22,6 +23,7 @@ import torch
 
 from kdsim.config import SCHEMA_VERSION, ConfigError
 from kdsim.engines.base import State
+from kdsim.engines.recorder import Record
 from kdsim.measure.floors import Measurement
 from kdsim.study.rows import json_ready, stored_row
 from kdsim.theory.prediction import Prediction
@@ -209,9 +211,39 @@ class Store:
                 f"interrupted run {file} cannot be read ({_brief(error)}): delete it to start over"
             ) from None
 
-    def delete_partial(self, digest: str) -> None:
-        """Forget an interrupted pack."""
-        self.partial_file(digest).unlink(missing_ok=True)
+    def write_block(self, key: str, record: Record, parameters: torch.Tensor | None, engine_seconds: float) -> None:
+        """Keep a finished block of a pack that has several, until its cells are stored."""
+        file = self._block_file(key)
+        content = {
+            "schema": SCHEMA_VERSION,
+            "record": dict(vars(record)),
+            "parameters": parameters,
+            "engine_seconds": engine_seconds,
+        }
+        with temporary_beside(file) as temporary:
+            torch.save(content, temporary)
+            temporary.replace(file)
+
+    def read_block(self, key: str) -> tuple[Record, torch.Tensor | None, float] | None:
+        """What `write_block` kept, or None."""
+        file = self._block_file(key)
+        if not file.exists():
+            return None
+        try:
+            content = torch.load(file, weights_only=True)
+            return Record(**content["record"]), content["parameters"], content["engine_seconds"]
+        except Exception as error:  # a damaged file makes the reader raise almost anything
+            raise ConfigError(
+                f"finished block {file} cannot be read ({_brief(error)}): delete it to run it again"
+            ) from None
+
+    def _block_file(self, key: str) -> Path:
+        return self.root / PARTIAL / f"{key}.done.pt"
+
+    def delete_partial(self, key: str) -> None:
+        """Forget the state of an interrupted pack or block, and a block that was kept."""
+        self.partial_file(key).unlink(missing_ok=True)
+        self._block_file(key).unlink(missing_ok=True)
 
     # Studies
 

@@ -22,8 +22,8 @@ def curves_table(record: Record) -> pd.DataFrame:
     for metric in METRICS:
         values = record.curves[metric].numpy()  # (C, R)
         with np.errstate(all="ignore"):
-            columns[f"{metric}_mean"] = values.mean(1)
-            columns[f"{metric}_se"] = values.std(1, ddof=1) / np.sqrt(values.shape[1])
+            columns[f"{metric}_mean"] = values.mean(1, dtype=np.float64)
+            columns[f"{metric}_se"] = values.std(1, ddof=1, dtype=np.float64) / np.sqrt(values.shape[1])
         if np.isnan(values).all():  # a student that has no such metric: not the worst, but none
             columns |= {f"{metric}_q{percent:02d}": np.full(len(values), np.nan) for percent in QUANTILES}
             continue

@@ -18,7 +18,8 @@ from kdsim.supervision.sampling import classes_last, cumulative, reached
 MOST = 1 << 24
 """Largest number of annotators: float32 counts exactly up to here."""
 
-_COUNT_SLOT = MOST + 1  # above the slots of all labels
+COUNT_SLOT = MOST + 1
+"""Slot that decides between floor and ceil of the count: above those of all labels."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Annotators(Supervision):
         count = torch.as_tensor(self.count, dtype=torch.float64, device=cdf.device)
         fewest, most = count.floor(), count.ceil()
         keep_fewest = (fewest * ((fewest + 1) / count - 1)).to(cdf.dtype)
-        votes = fewest.to(cdf.dtype) + (draws.uniform(_COUNT_SLOT) >= keep_fewest).to(cdf.dtype)  # (R, V)
+        votes = fewest.to(cdf.dtype) + (draws.uniform(COUNT_SLOT) >= keep_fewest).to(cdf.dtype)  # (R, V)
         totals = torch.zeros_like(cdf)  # labels that are at most k
         for first, last, rows in _rounds(most):
             members = slice(None) if rows is None else rows

@@ -35,6 +35,7 @@ class Setting:
             in the mean.
         ridge: lambda, the part of the smoothness to which the factor does not apply.
         risk_recorded: f - f* bounds the recorded excess risk, which is without the ridge: no or a centred ridge.
+        plain: SGD without momentum and weight decay, at a constant step size.
     """
 
     constants: Constants
@@ -49,6 +50,7 @@ class Setting:
     smoothness_factor: float = 1.0
     ridge: float = 0.0
     risk_recorded: bool = True
+    plain: bool = True
 
     @property
     def smoothness(self) -> float:
@@ -173,6 +175,7 @@ def _checked(
 ) -> Bound:
     """The bound with the first condition that fails; `curved` are those on the curvature mu."""
     failures = [
+        (setting.plain, "needs plain SGD with a constant step size"),
         *curved,
         (setting.unbiased, "supervision is biased: SGD does not aim at theta*"),
         (setting.theory_sampling, "needs fresh targets and sampling with replacement"),

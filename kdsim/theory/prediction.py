@@ -155,6 +155,7 @@ def predict(
     fresh_with_replacement: bool = True,
     data_set: int | None = None,
     with_replacement: bool = True,
+    plain: bool = True,
 ) -> Prediction:
     """Theory of SGD started at zero.
 
@@ -164,6 +165,7 @@ def predict(
             formula here assumes; otherwise floors are None and no bound is valid.
         data_set: with frozen targets the number of points of each replica's data set; None: targets are fresh.
         with_replacement: batches are drawn with replacement, which the floor of SGD on a data set assumes.
+        plain: no momentum, no weight decay, a constant step size; otherwise there are constants and sigma*^2 alone.
     """
     reference = _reference(student, population)
     unbiased = supervision.unbiased
@@ -190,7 +192,10 @@ def predict(
         smoothness_factor=sum_squares.max().item(),
         ridge=student.ridge,
         risk_recorded=student.ridge_kind != "ordinary",
+        plain=plain,
     )
+    if not plain:  # what follows from here on is about plain SGD
+        fresh_with_replacement, data_set = False, None
     t1, t1_sharp = bounds.t1(setting), bounds.t1_sharp(setting)
     about_aim = bounds.t1(replace(setting, unbiased=True))  # theta_m is the optimum of the objective at the mean target
     initial = reference.square().sum().item()

@@ -14,7 +14,7 @@ from kdsim.population import Population
 from kdsim.problems import GaussianMixture, SimplexLinear
 from kdsim.students import LeastSquares, SoftmaxRegression
 from kdsim.study.base import Cell
-from kdsim.study.packs import Pack
+from kdsim.study.packs import packs
 from kdsim.study.rows import measurement, prediction
 from kdsim.supervision import Annotators, Confusion, Dirichlet, Independent, LogitGaussian, OneHot
 from kdsim.theory import frozen
@@ -109,8 +109,9 @@ def test_rows_of_a_cell_have_the_columns():
     )  # fmt: skip
 
     def row(cell: Cell) -> dict:
-        prepared = Pack((cell,)).prepare()
-        record, state = prepared.run()
+        pack = packs([cell])[0]
+        prepared = pack.prepare()
+        record, state = prepared.run(pack.blocks()[0].lanes)
         keys = {"reference": prepared.reference, "anchor": prepared.anchor}
         found = measurement(cell, prepared.population, record, state.error, **keys)
         return {**prediction(cell, prepared.population), **found}

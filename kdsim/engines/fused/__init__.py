@@ -1,0 +1,1 @@
+"""Kernels of the engine cpu_fused: the whole trajectory of 16 replicas at a time in vector registers and L1."""

@@ -1,0 +1,94 @@
+"""Schedules: a factor on every replica's step size, as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+from kdsim.config import require, require_between, require_positive
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """A factor on the step size."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def factor(self, step: int, steps: int) -> float:
+        """Factor of step number `step` = 0 ... steps - 1 of a run of `steps` steps."""
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """One step size throughout."""
+
+    name: ClassVar[str] = "constant"
+
+    def factor(self, step: int, steps: int) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class StepDecay(Schedule):
+    """The step size is multiplied by `decay` at each milestone: torch's MultiStepLR.
+
+    Attributes:
+        milestones: where, as fractions of the run in (0, 1), increasing; rounded to whole steps.
+        decay: the factor of one milestone, > 0.
+    """
+
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    decay: float = 0.1
+
+    name: ClassVar[str] = "step-decay"
+
+    def __post_init__(self) -> None:
+        tuple_of_some = isinstance(self.milestones, tuple) and len(self.milestones) > 0
+        require(tuple_of_some, "milestones", self.milestones, "a tuple of fractions, at least one")
+        for number, milestone in enumerate(self.milestones):
+            require_between(f"milestones[{number}]", milestone, 0, 1, "()")
+        increasing = all(first < second for first, second in pairwise(self.milestones))
+        require(increasing, "milestones", self.milestones, "increasing")
+        require_positive("decay", self.decay)
+
+    def factor(self, step: int, steps: int) -> float:
+        return self.decay ** sum(step >= round(milestone * steps) for milestone in self.milestones)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Linear warm-up, then half a cosine from 1 to `final`.
+
+    With W = round(warmup * steps): (t + 1) / (W + 1) for t < W (torch's LinearLR), then
+    final + (1 - final) (1 + cos(pi (t - W) / (steps - W))) / 2 (torch's CosineAnnealingLR), which would reach `final`
+    one step after the last.
+
+    Attributes:
+        warmup: fraction of the run, in [0, 1).
+        final: fraction of the base step size, in [0, 1].
+
+    Source: I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, equation 5.
+    """
+
+    warmup: float = 0.0
+    final: float = 0.0
+
+    name: ClassVar[str] = "cosine"
+
+    def __post_init__(self) -> None:
+        require_between("warmup", self.warmup, 0, 1, "[)")
+        require_between("final", self.final, 0, 1)
+
+    def factor(self, step: int, steps: int) -> float:
+        rising = round(self.warmup * steps)
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
+
+
+SCHEDULES = (Constant, StepDecay, Cosine)
+"""Every schedule, in the order in which messages list them."""

@@ -1,0 +1,85 @@
+"""Packs larger than a block: the same results, nothing lost between blocks, and memory asked for beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_study import Tiny
+
+from kdsim.config import ConfigError
+from kdsim.study import packs, runner
+from kdsim.study.store import PARTIAL, read_study
+from kdsim.supervision import Exact, OneHot
+
+
+def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    stored = read_study(folder)
+    return stored.rows, stored.curves, stored.replicas
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(packs, "BLOCK_REPLICAS", 7)
+
+
+@pytest.mark.parametrize("engine", ["cpu_fused", "torch"])
+def test_blocks_change_nothing(tmp_path, monkeypatch, engine):
+    study = Tiny(engine=engine, supervisions=(Exact(), OneHot()))
+    whole = _tables(runner.run(study, tmp_path / "whole").folder)
+    monkeypatch.setattr(packs, "BLOCK_REPLICAS", 7)
+    blocks = packs.packs(study.cells())[0].blocks()
+    assert len(blocks) > 1 and max(block.replicas for block in blocks) <= 7
+    found = _tables(runner.run(study, tmp_path / "blocks").folder)
+    for ours, theirs in zip(found, whole, strict=True):
+        pd.testing.assert_frame_equal(ours, theirs, rtol=0 if engine == "cpu_fused" else 1e-4)
+    assert list((tmp_path / "blocks" / PARTIAL).iterdir()) == []
+
+
+def test_finished_blocks_are_not_run_again(tmp_path, small_blocks, monkeypatch):
+    """Interrupted in the third block: the first two are kept, and the tables are those of an undisturbed run."""
+    undisturbed = _tables(runner.run(Tiny(), tmp_path / "whole").folder)
+    calls: list[str] = []
+    block = runner._Session._block
+
+    def watched(self, prepared, part, done, *, keep):
+        calls.append(part.key)
+        if len(calls) == 3:
+            self.told_to_stop.set()
+        return block(self, prepared, part, done, keep=keep)
+
+    monkeypatch.setattr(runner._Session, "_block", watched)
+    with pytest.raises(runner.Interrupted):
+        runner.run(Tiny(), tmp_path / "out")
+    assert len(calls) == 3 and len(list((tmp_path / "out" / PARTIAL).glob("*.done.pt"))) >= 2
+    result = runner.run(Tiny(), tmp_path / "out")
+    assert result.replica_steps < 3 * 8 * 400
+    for ours, theirs in zip(_tables(result.folder), undisturbed, strict=True):
+        pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_a_damaged_block_is_named(tmp_path, small_blocks):
+    pack = packs.packs(Tiny().cells())[0]
+    (tmp_path / PARTIAL).mkdir()
+    (tmp_path / PARTIAL / f"{pack.blocks()[1].key}.done.pt").write_bytes(b"nothing")
+    result = runner.run(Tiny(), tmp_path)
+    assert result.user_error and "done.pt cannot be read" in result.failures[0]
+
+
+def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
+    class Memory:
+        available = 1 << 20
+
+    monkeypatch.setattr("psutil.virtual_memory", Memory)
+    with pytest.raises(ConfigError, match=r"30,000,000 replicas need about .* GiB of memory, and 0.00098 GiB are free"):
+        runner.run(Tiny(replicas=10_000_000), tmp_path)
+
+
+def test_a_million_replicas_need_less_than_two_gib():
+    """The estimate at the size of noise-sweep's problem; benchmarks/results/scaling.json has the measured peak."""
+    from kdsim.studies import NoiseSweep
+
+    cell = NoiseSweep(replicas=1_000_000).cells()[0]
+    pack = packs.packs([cell])[0]
+    assert 0.5 < pack.memory(cell.problem.population(0)) / 2**30 < 2
