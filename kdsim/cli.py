@@ -70,7 +70,9 @@ Quick = Annotated[bool, typer.Option("--quick", help="a small version that ends 
 Replicas = Annotated[str | None, typer.Option("--replicas", metavar="N", help="independent runs of each cell")]
 Seed = Annotated[str | None, typer.Option("--seed", metavar="N", help="seed of the pool and of all randomness")]
 Device = Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1")]
-Engine = Annotated[str | None, typer.Option("--engine", metavar="E", help="auto, cpu_fused, gpu_fused, torch or autograd")]
+Engine = Annotated[
+    str | None, typer.Option("--engine", metavar="E", help="auto, cpu_fused, gpu_fused, torch or autograd")
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 Csv = Annotated[bool, typer.Option("--csv", help="print CSV")]
 

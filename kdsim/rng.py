@@ -190,8 +190,6 @@ def permuted_index(seed: Tensor, replica: Tensor, visit: Tensor, size: int, stre
     return point
 
 
-
-
 def feistel_sides(size: int) -> tuple[int, int]:
     """Sides a, b of the domain a x b >= size in which `permuted_index` walks.
 

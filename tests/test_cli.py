@@ -397,7 +397,7 @@ def test_a_reader_that_goes_away(tiny_run: Path) -> None:
 
 
 def test_an_interrupted_run_study_goes_on(here: Path) -> None:
-    command = [*KDSIM, "run-study", TINY, "--set", "steps=2000000"]
+    command = [*KDSIM, "run-study", TINY, "--set", "steps=30000", "--engine", "torch"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (here / "results" / "partial").exists() and process.poll() is None:
         time.sleep(0.01)

@@ -12,7 +12,8 @@ in float32 a floor below rounding of theta is not reached.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Self
+from itertools import accumulate
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -83,18 +84,23 @@ class Autograd:
         if refused := self.refusal(student, population, lanes, sgd, recording, device):
             raise ConfigError(refused)
         where = torch.device(device)
-        blocks: list[_Block] = []
-        first = 0
-        for part in split(lanes, block_replicas(student, population) if where.type == "cpu" else None):
-            rows = slice(first, first + sum(lane.replicas for lane in part))
-            first = rows.stop
-            block = _Block(student, population, part, sgd, recording, reference, anchor, directions, where)
-            blocks.append(block if state is None else block.resume(state, rows))
+        parts = split(lanes, block_replicas(student, population) if where.type == "cpu" else None)
+        ends = list(accumulate(sum(lane.replicas for lane in part) for part in parts))
         step = 0 if state is None else state.step
-        chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (blocks[0].replicas * sgd.batch_size))
-        with threads(len(blocks)) as each:
-            if state is None:  # there, since sums are rounded as the number of torch's threads has it
-                each(lambda block: block.recorder.observe(0, block.parameters), blocks)
+        chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (ends[0] * sgd.batch_size))
+
+        def begin(part: list[Lane], end: int) -> _Block:
+            block = _Block(student, population, part, sgd, recording, reference, anchor, directions, where)
+            if state is None:
+                block.recorder.observe(0, block.parameters)
+            else:
+                block.resume(state, slice(end - block.replicas, end))
+            return block
+
+        with threads(len(parts)) as each:
+            # Blocks begin in their threads, each with one torch thread: drawing the starts takes as long as some
+            # hundred steps, and sums are rounded as the number of torch's threads has it.
+            blocks = each(lambda item: begin(*item), list(zip(parts, ends, strict=True)))
             while step < sgd.steps:
                 # Chunks end at multiples of `chunk`, so a resumed run cuts them where an undisturbed one does.
                 start, step = step, min((step // chunk + 1) * chunk, sgd.steps)
@@ -168,7 +174,7 @@ class _Block:
         if device.type == "cuda":
             self.add_gradient = graphed(self.add_gradient, self.gradient)
 
-    def resume(self, state: State, rows: slice) -> Self:
+    def resume(self, state: State, rows: slice) -> None:
         self.recorder.restore({name: tensor[..., rows] for name, tensor in state.recorder.items()})
         self.parameters.copy_(state.error[rows])
         if state.buffers.keys() != self.buffers.keys():
@@ -176,7 +182,6 @@ class _Block:
             raise ConfigError(f"the stored state is that of another run: its optimiser has buffers {found}, not {own}")
         for name, buffer in self.buffers.items():
             buffer.copy_(state.buffers[name][rows])
-        return self
 
     def advance(self, start: int, end: int) -> None:
         """Walk from step `start` to step `end`."""

@@ -95,8 +95,9 @@ class Recorder:
         self._tail_number = {step: number for number, step in enumerate(self.tail)}
         self.events = frozenset(self._checkpoint_number) | frozenset(self._tail_number)
         kind = {"dtype": torch.float64, "device": device}
+        shape = (len(METRICS), len(self.schedule), replicas)
         self._state = {
-            "curves": torch.full((len(METRICS), len(self.schedule), replicas), float("nan"), dtype=dtype, device=device),
+            "curves": torch.full(shape, float("nan"), dtype=dtype, device=device),
             "tail_sum": torch.zeros(2, replicas, **kind),
             "mean": torch.zeros(replicas, **kind),
             "m2": torch.zeros(replicas, **kind),
@@ -258,8 +259,8 @@ class Record:
 
     Attributes:
         steps: checkpoint steps, (C,) int64.
-        curves: metric name to (C, R) in the run's dtype. dist_sq = |theta - reference|^2. excess_risk = BCP risk without the
-            ridge above the smallest there is (above the reference's, and possibly negative, where no student is exactly
+        curves: metric name to (C, R) in the run's dtype. dist_sq = |theta - reference|^2. excess_risk = BCP risk
+            without the ridge above the smallest there is (above the reference's, and possibly negative, where no student is exactly
             p), in the loss's unit, nats for cross-entropy. accuracy = E p[argmax prediction].
             bcp_l2 = E |prediction - p|.
         tail_mean: mean of dist_sq over the two halves of the tail, (2, R); NaN in a half without samples.

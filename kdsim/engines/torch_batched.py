@@ -35,7 +35,7 @@ Threads over shards, one torch thread each: a step is a dozen operations of some
 inside each of them loses more at its barriers than it gains, ruinously so when another process wants a core.
 """
 
-Item = TypeVar("Item")
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 class TorchBatched:
@@ -120,7 +120,7 @@ def split(lanes: Sequence[Lane], limit: int | None) -> list[list[Lane]]:
 
 
 @contextmanager
-def threads(shards: int) -> Iterator[Callable[[Callable[[Item], None], Sequence[Item]], None]]:
+def threads(shards: int) -> Iterator[Callable[[Callable[[Item], Result], Sequence[Item]], list[Result]]]:
     """A function that applies another to all shards, on as many threads as torch was given."""
     workers = torch.get_num_threads()
     try:

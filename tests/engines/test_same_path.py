@@ -1,4 +1,4 @@
-"""Every engine on the CPU walks the torch engine's path: float64, 2,000 steps, whatever the packing, threads or offset."""
+"""Every engine on the CPU walks the torch engine's path in float64, whatever the packing, threads or offset."""
 
 from __future__ import annotations
 
