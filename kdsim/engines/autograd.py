@@ -90,11 +90,13 @@ class Autograd:
         chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (ends[0] * sgd.batch_size))
 
         def begin(part: list[Lane], end: int) -> _Block:
-            block = _Block(student, population, part, sgd, recording, reference, anchor, directions, where)
+            rows = slice(end - sum(lane.replicas for lane in part), end)
+            found = None if state is None else state.error[rows]
+            block = _Block(student, population, part, sgd, recording, reference, anchor, directions, where, found)
             if state is None:
                 block.recorder.observe(0, block.parameters)
             else:
-                block.resume(state, slice(end - block.replicas, end))
+                block.restore(state, rows)
             return block
 
         with threads(len(parts)) as each:
@@ -107,7 +109,9 @@ class Autograd:
                 each(lambda block, start=start, end=step: block.advance(start, end), blocks)
                 if stop is not None and stop(step) and step < sgd.steps:
                     return None, _state(step, blocks)
-        return join([block.recorder.record() for block in blocks]), _state(step, blocks)
+        return join((block.recorder.record() for block in blocks), sum(lane.replicas for lane in lanes)), _state(
+            step, blocks
+        )
 
 
 def block_replicas(student: LinearStudent | NetworkStudent, population: Population) -> int:
@@ -123,8 +127,8 @@ def initial_parameters(
 ) -> Tensor:
     """Starts of all replicas of all lanes, (R, P) float64; replicas of one seed and number start at one point."""
     pairs = [(lane.seed, lane.first_replica + r) for lane in lanes for r in range(lane.replicas)]
-    keys = torch.tensor(pairs, dtype=torch.int64, device=device)  # (R, 2)
-    return student.initial(population.features, population.classes, keys[:, :1], keys[:, 1:])
+    keys, rows = torch.tensor(pairs, dtype=torch.int64, device=device).unique(dim=0, return_inverse=True)  # (U, 2)
+    return student.initial(population.features, population.classes, keys[:, :1], keys[:, 1:])[rows]
 
 
 class _Block:
@@ -141,20 +145,25 @@ class _Block:
         anchor: Tensor,
         directions: Tensor | None,
         device: torch.device,
+        found: Tensor | None,
     ) -> None:
+        """`found`: the parameters of a run that goes on, None at the start."""
         dtype = DTYPES[sgd.dtype]
         self.sgd = sgd
         self.replicas = sum(lane.replicas for lane in lanes)
         self.samples = Samples(population, lanes, sgd, dtype, device)
         linear = isinstance(student, LinearStudent)
         self.origin = reference.to(device, dtype) if linear else None
-        if linear:
-            kind = Recorder
+        if not linear:
+            _refuse_linear_records(student, recording, directions)
+            directions = None
+        if found is not None:
+            self.parameters = found.to(device, dtype, copy=True)
+        elif linear:
             self.parameters = (-self.origin).repeat(self.replicas, 1, 1)  # theta = 0
         else:
-            _refuse_linear_records(student, recording, directions)
-            kind, directions = NetworkRecorder, None
             self.parameters = initial_parameters(student, population, lanes, device).to(dtype)
+        kind = Recorder if linear else NetworkRecorder
         self.recorder = kind(
             recording, student, population, reference, self.replicas, sgd.steps, dtype, device, directions
         )
@@ -174,9 +183,9 @@ class _Block:
         if device.type == "cuda":
             self.add_gradient = graphed(self.add_gradient, self.gradient)
 
-    def resume(self, state: State, rows: slice) -> None:
+    def restore(self, state: State, rows: slice) -> None:
+        """Go on from the recorder's accumulators and the optimiser's buffers of a state, whose rows these are."""
         self.recorder.restore({name: tensor[..., rows] for name, tensor in state.recorder.items()})
-        self.parameters.copy_(state.error[rows])
         if state.buffers.keys() != self.buffers.keys():
             found, own = (sorted(names) or "none" for names in (state.buffers, self.buffers))
             raise ConfigError(f"the stored state is that of another run: its optimiser has buffers {found}, not {own}")

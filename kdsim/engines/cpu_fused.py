@@ -112,7 +112,7 @@ class CpuFused:
                 each(lambda shard, start=start, end=step: shard.advance(start, end), shards)
                 if stop is not None and stop(step) and step < sgd.steps:
                     return None, _state(step, shards)
-        return join([shard.recorder.record() for shard in shards]), _state(step, shards)
+        return join((shard.recorder.record() for shard in shards), first), _state(step, shards)
 
 
 def _pool(population: Population, reference: Tensor, dtype: torch.dtype) -> Pool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -260,8 +260,8 @@ class Record:
     Attributes:
         steps: checkpoint steps, (C,) int64.
         curves: metric name to (C, R) in the run's dtype. dist_sq = |theta - reference|^2. excess_risk = BCP risk
-            without the ridge above the smallest there is (above the reference's, and possibly negative, where no student is exactly
-            p), in the loss's unit, nats for cross-entropy. accuracy = E p[argmax prediction].
+            without the ridge above the smallest there is (above the reference's, and possibly negative, where no
+            student is exactly p), in the loss's unit, nats for cross-entropy. accuracy = E p[argmax prediction].
             bcp_l2 = E |prediction - p|.
         tail_mean: mean of dist_sq over the two halves of the tail, (2, R); NaN in a half without samples.
         tail_std: standard deviation of dist_sq within the tail, (R,); NaN with a single sample.
@@ -300,14 +300,35 @@ class Record:
         )
 
 
-def join(records: Sequence[Record]) -> Record:
-    """The records of successive blocks of replicas as one."""
-    return replace(
-        records[0],
-        curves={name: torch.cat([r.curves[name] for r in records], dim=1) for name in records[0].curves},
-        tail_mean=torch.cat([r.tail_mean for r in records], dim=1),
-        tail_std=torch.cat([r.tail_std for r in records]),
-        diverged_at=torch.cat([r.diverged_at for r in records]),
-        mean_error=None if records[0].mean_error is None else torch.cat([r.mean_error for r in records]),
-        along=None if records[0].along is None else torch.cat([r.along for r in records], dim=-1),
-    )
+_REPLICA_AXIS = {"tail_mean": 1, "tail_std": 0, "diverged_at": 0, "mean_error": 0, "along": -1}
+
+
+def join(records: Iterable[Record], replicas: int) -> Record:
+    """The records of successive blocks, of so many replicas together, as one; blocks are read one after the other."""
+    whole, first = None, 0
+    for part in records:
+        if whole is None:
+            whole = _with_room(part, replicas)
+        block = slice(first, first + part.diverged_at.numel())
+        first = block.stop
+        target = whole.replicas(block)  # views
+        for metric, values in part.curves.items():
+            target.curves[metric].copy_(values)
+        for name in _REPLICA_AXIS:
+            if (values := getattr(part, name)) is not None:
+                getattr(target, name).copy_(values)
+    return whole
+
+
+def _with_room(record: Record, replicas: int) -> Record:
+    """A record like this one, with empty tensors for so many replicas."""
+
+    def room(tensor: Tensor | None, axis: int) -> Tensor | None:
+        if tensor is None:
+            return None
+        shape = list(tensor.shape)
+        shape[axis] = replicas
+        return tensor.new_empty(shape)
+
+    curves = {metric: room(values, 1) for metric, values in record.curves.items()}
+    return replace(record, curves=curves, **{name: room(getattr(record, name), a) for name, a in _REPLICA_AXIS.items()})

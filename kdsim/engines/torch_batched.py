@@ -98,7 +98,7 @@ class TorchBatched:
                 each(lambda shard, start=start, end=step: shard.advance(start, end), shards)
                 if stop is not None and stop(step) and step < sgd.steps:
                     return None, _state(step, shards)
-        return join([shard.recorder.record() for shard in shards]), _state(step, shards)
+        return join((shard.recorder.record() for shard in shards), first), _state(step, shards)
 
 
 def split(lanes: Sequence[Lane], limit: int | None) -> list[list[Lane]]:

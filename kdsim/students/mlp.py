@@ -71,8 +71,8 @@ class MLP(NetworkStudent):
         """Backpropagation by hand. A layer's gradient is delta' h, which is added where it belongs layer by layer.
 
         Widths (128, 128), d = 30, K = 5, batch 1, float32, 64 replicas as two blocks of 32 on two cores, nothing else
-        running: 203,000 replica-steps/s, where vmap of grad gives 42,000. One backward of the summed losses through
-        batched products (baddbmm) is no faster than vmap: 28,000 against 32,000 on one core.
+        running, the steps alone: 203,000 replica-steps/s, where vmap of grad gives 42,000. One backward of the summed
+        losses through batched products (baddbmm) is no faster than vmap: 28,000 against 32,000 on one core.
         """
         shapes = [shape for shape, _ in self.shapes(features, classes)]
         weights, biases = _layers(unflatten(parameters, shapes))

@@ -80,9 +80,8 @@ class Pack:
         recorded += parameters * (8 * cell.recording.mean_error + number * rows.needs_parameters(cell))
         largest_cell = max(cell.replicas for cell in self.cells)
         block = min(self.replicas, BLOCK_REPLICAS) * (4 * parameters * number + recorded)
-        # Blocks are joined, and then each metric of a cell is sorted over its replicas.
-        after = max(self.replicas * recorded, 2 * largest_cell * checkpoints * 8)
-        return block + self.replicas * recorded + after
+        # In the end all records, and the values of one metric of a cell, sorted, ranked and squared.
+        return block + self.replicas * recorded + largest_cell * checkpoints * (2 * number + 2 * 8)
 
     def __str__(self) -> str:
         """What it is, for messages."""

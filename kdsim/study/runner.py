@@ -172,22 +172,29 @@ class _Session:
         predictions = [rows.prediction(cell, prepared.population) for cell in pack.cells]
         blocks = pack.blocks()
         done, seconds = 0, 0.0
-        records: list[Record] = []
-        parameters: list[Tensor] = []
         for block in blocks:
-            record, last, spent = self._block(prepared, block, done, keep=len(blocks) > 1)
-            records.append(record)
-            if any(map(rows.needs_parameters, pack.cells)):
-                parameters.append(last)
+            record, parameters, spent = self._block(prepared, block, done, keep=len(blocks) > 1)
             seconds += spent
             done += block.replicas
-        whole = join(records) if len(records) > 1 else records[0]
-        records.clear()
-        final = torch.cat(parameters) if parameters else None
-        infos = self._keep(prepared, whole, final, predictions, seconds)
+        if len(blocks) > 1:
+            record, parameters = self._joined(pack, blocks)
+        infos = self._keep(prepared, record, parameters, predictions, seconds)
         for block in blocks:
             self.store.delete_partial(block.key)
         return infos
+
+    def _joined(self, pack: Pack, blocks: Sequence[Block]) -> tuple[Record, Tensor | None]:
+        """Record and last parameters of finished blocks, read back one after the other."""
+        kept: list[Tensor] = []
+
+        def records() -> Iterator[Record]:
+            for block in blocks:
+                record, parameters, _ = self.store.read_block(block.key)
+                if parameters is not None:
+                    kept.append(parameters)
+                yield record
+
+        return join(records(), pack.replicas), torch.cat(kept) if kept else None
 
     def _block(self, prepared: Prepared, block: Block, done: int, *, keep: bool) -> tuple[Record, Tensor | None, float]:
         """Record and last parameters of a block, and the seconds that it took; `keep` stores them when it is over.
