@@ -30,7 +30,7 @@ from kdsim.students.base import LinearStudent
 from kdsim.students.network import NetworkStudent
 from kdsim.supervision import SUPERVISIONS
 
-SHARD_REPLICAS = 512
+SHARD_REPLICAS = 128
 """Replicas walked by one thread. Shards depend on the lanes alone, never on the machine, so paths do not either."""
 CHUNK_VISITS = 1 << 22
 """Visits (replicas x steps x batch) of a shard between two calls of `stop`: about a tenth of a second."""
@@ -40,7 +40,7 @@ STUDENTS = (SoftmaxRegression, LeastSquares)
 
 
 class CpuFused:
-    """Ten times the torch engine's speed on a CPU. See `kdsim.engines.base.Engine`."""
+    """The fastest engine on a CPU (benchmarks/results/sgd.json). See `kdsim.engines.base.Engine`."""
 
     name: ClassVar[str] = "cpu_fused"
 

@@ -44,8 +44,8 @@ def expected_calibration_error(probs: Tensor, labels: Tensor, bins: int = 15, *,
     sqrt(bins / N) of it.
 
     Source: Naeini, Cooper, Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015
-    (equal width, with 15 bins as in Guo et al., ICML 2017); Nixon et al., "Measuring calibration in deep learning", 2019
-    (equal size).
+    (equal width, with 15 bins as in Guo et al., ICML 2017); Nixon et al., "Measuring calibration in deep learning",
+    2019 (equal size).
 
     Raises:
         ConfigError: fewer than one bin, or with `adaptive` more bins than points.

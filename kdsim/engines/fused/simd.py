@@ -1,9 +1,8 @@
 """Vectors of 16 lanes for numba: a type that is one LLVM vector, and its operations.
 
-numba vectorises loops when LLVM sees fit. The inner loops of an SGD step are too short for that: LLVM keeps the
-accumulators in memory, at a quarter of the speed (see benchmarks/results/sgd.json). With a vector type they stay in
-registers, and the kernels read as the arithmetic of one replica. LLVM splits a vector into what the machine has:
-one AVX-512 register, two of AVX2, four of NEON.
+numba vectorises loops when LLVM sees fit. The inner loops of an SGD step are too short for that: LLVM keeps their
+accumulators in memory. With a vector type they stay in registers, and the kernels read as the arithmetic of one
+replica. LLVM splits a vector into what the machine has: one AVX-512 register, two of AVX2, four of NEON.
 
 Elements are "f4", "f8" (floats), "u4" (32-bit words) and "b1" (masks of `select`).
 """
