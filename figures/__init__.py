@@ -10,6 +10,7 @@ from kdsim.figures import (
     frozen_labels,
     noise_sweep,
     nonconvex_sweep,
+    paper_synthetic,
     pl_sweep,
     step_size_sweep,
 )
@@ -23,6 +24,7 @@ FIGURES: dict[str, Callable[..., Any]] = {
     "pl-sweep": pl_sweep.figure,
     "frozen-labels": frozen_labels.figure,
     "nonconvex-sweep": nonconvex_sweep.figure,
+    "paper-synthetic": paper_synthetic.figure,
 }
 
 __all__ = ["FIGURES"]

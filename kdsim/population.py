@@ -38,6 +38,11 @@ class Population:
             except ValueError as error:
                 raise ConfigError(f"population: {error}") from None
 
+    def points(self, block: slice) -> Population:
+        """Some of the points as a population of their own."""
+        p, y = (None if table is None else table[block] for table in (self.p, self.y))
+        return Population(self.x[block], p, y, self.optimum)
+
     @property
     def size(self) -> int:
         """Number of pool points N."""

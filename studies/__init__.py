@@ -6,10 +6,21 @@ from kdsim.studies.dimension_sweep import DimensionSweep
 from kdsim.studies.frozen_labels import FrozenLabels
 from kdsim.studies.noise_sweep import NoiseSweep
 from kdsim.studies.nonconvex_sweep import NonconvexSweep
+from kdsim.studies.paper_synthetic import PaperSynthetic
 from kdsim.studies.pl_sweep import PLSweep
 from kdsim.studies.step_size_sweep import StepSizeSweep
 
-STUDIES = (NoiseSweep, DimensionSweep, BiasSweep, FrozenLabels, StepSizeSweep, BatchSweep, PLSweep, NonconvexSweep)
+STUDIES = (
+    NoiseSweep,
+    DimensionSweep,
+    BiasSweep,
+    FrozenLabels,
+    StepSizeSweep,
+    BatchSweep,
+    PLSweep,
+    NonconvexSweep,
+    PaperSynthetic,
+)
 
 __all__ = [
     "STUDIES",
@@ -20,5 +31,6 @@ __all__ = [
     "NoiseSweep",
     "NonconvexSweep",
     "PLSweep",
+    "PaperSynthetic",
     "StepSizeSweep",
 ]

@@ -9,17 +9,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"config", "rng", "simplex", "population"}
-CONTENT = {"problems", "supervision", "losses", "students"}
+BASE = {"config", "rng", "simplex", "population", "scores"}
+CONTENT = {"problems", "supervision", "losses", "students", "data"}
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "rng": set(),
     "simplex": set(),
     "population": {"config", "simplex"},
+    "scores": {"config"},
     "problems": BASE,
     "supervision": BASE,
     "losses": BASE,
     "students": BASE | {"losses"},
+    "data": {"config", "rng"},
+    "networks": {"config"},
     "theory": BASE | CONTENT,  # never engines: predictions do not look at simulations
     "engines": BASE | CONTENT,  # never theory: simulations do not look at predictions
     "measure": BASE | CONTENT | {"engines"},

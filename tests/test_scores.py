@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdsim.config import ConfigError
-from kdsim.measure.calibration import (
+from kdsim.scores import (
     brier_score,
     expected_calibration_error,
     negative_log_likelihood,

@@ -21,11 +21,12 @@ from torch import Tensor
 from kdsim.config import ConfigError, require
 from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason
 from kdsim.engines.cuda_graph import graphed
-from kdsim.engines.network_recorder import NetworkRecorder
+from kdsim.engines.network_recorder import NetworkRecorder, ValidationRecorder
 from kdsim.engines.recorder import Record, Recorder, Recording, join
 from kdsim.engines.samples import Samples
 from kdsim.engines.torch_batched import split, threads
 from kdsim.population import Population
+from kdsim.students import SoftmaxRegression
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import AddGradient, NetworkStudent
 
@@ -62,6 +63,8 @@ class Autograd:
                 require(isinstance(student, NetworkStudent), "student", student, "a LinearStudent or a NetworkStudent")
                 student.size(population.features, population.classes)  # a module refuses what it cannot be
                 _refuse_linear_records(student, recording)
+            if sgd.held_out:
+                _require_validation(student, population)
 
         return reason(check)
 
@@ -151,7 +154,8 @@ class _Block:
         dtype = DTYPES[sgd.dtype]
         self.sgd = sgd
         self.replicas = sum(lane.replicas for lane in lanes)
-        self.samples = Samples(population, lanes, sgd, dtype, device)
+        visited = population.points(slice(population.size - sgd.held_out)) if sgd.held_out else population
+        self.samples = Samples(visited, lanes, sgd, dtype, device)
         linear = isinstance(student, LinearStudent)
         self.origin = reference.to(device, dtype) if linear else None
         if not linear:
@@ -163,10 +167,9 @@ class _Block:
             self.parameters = (-self.origin).repeat(self.replicas, 1, 1)  # theta = 0
         else:
             self.parameters = initial_parameters(student, population, lanes, device).to(dtype)
-        kind = Recorder if linear else NetworkRecorder
-        self.recorder = kind(
-            recording, student, population, reference, self.replicas, sgd.steps, dtype, device, directions
-        )
+        kind = Recorder if linear else ValidationRecorder if sgd.held_out else NetworkRecorder
+        seen = population.points(slice(population.size - sgd.held_out, None)) if sgd.held_out else population
+        self.recorder = kind(recording, student, seen, reference, self.replicas, sgd.steps, dtype, device, directions)
         column = (self.replicas, *[1] * (self.parameters.dim() - 1))
         step_size = torch.cat([torch.full((lane.replicas,), lane.step_size, dtype=dtype) for lane in lanes])
         self.step_size = step_size.to(device).view(column)  # (R, 1, ...)
@@ -234,6 +237,13 @@ def _state(step: int, blocks: Sequence[_Block]) -> State:
     recorder = {name: torch.cat([state[name] for state in recorders], dim=-1) for name in recorders[0]}
     buffers = {name: torch.cat([block.buffers[name] for block in blocks]) for name in blocks[0].buffers}
     return State(step, torch.cat([block.parameters for block in blocks]), recorder, buffers)
+
+
+def _require_validation(student: LinearStudent | NetworkStudent, population: Population) -> None:
+    """A validation set asks for a network under cross-entropy, and labels."""
+    network = isinstance(student, NetworkStudent) and isinstance(student.head, SoftmaxRegression)
+    if not network or population.y is None:
+        raise ConfigError("held_out is only allowed for a network under cross-entropy and a pool with labels")
 
 
 def _refuse_linear_records(student: NetworkStudent, recording: Recording, directions: Tensor | None = None) -> None:

@@ -34,6 +34,8 @@ class SGD:
         dtype: "float32" or "float64".
         training_set: if given, each replica sees only so many pool points, drawn for it without replacement: its
             training set. None: the whole pool, the same for all.
+        held_out: last points of the pool that no replica visits. With them the recorder looks at these points alone,
+            and at their labels: they are the validation set.
         optimiser: what is done with a gradient.
         schedule: factor on every lane's step size, as a function of the step.
     """
@@ -44,6 +46,7 @@ class SGD:
     targets: Literal["fresh", "frozen"] = "fresh"
     dtype: Literal["float32", "float64"] = "float32"
     training_set: int | None = None
+    held_out: int = 0
     optimiser: Optimiser = field(default_factory=GradientDescent)
     schedule: Schedule = field(default_factory=Constant)
 
@@ -55,13 +58,14 @@ class SGD:
         choose("dtype", self.dtype, DTYPES)
         if self.training_set is not None:
             require_count("training_set", self.training_set)
+        require_count("held_out", self.held_out, least=0)
         require(isinstance(self.optimiser, Optimiser), "optimiser", self.optimiser, "an Optimiser")
         require(isinstance(self.schedule, Schedule), "schedule", self.schedule, "a Schedule")
 
     @property
     def plain(self) -> bool:
-        """No momentum, no weight decay and a constant step size: what theory and the engine torch assume."""
-        return self.optimiser.plain and isinstance(self.schedule, Constant)
+        """No momentum, weight decay or schedule, and no point held out: what theory and the engine torch assume."""
+        return self.optimiser.plain and isinstance(self.schedule, Constant) and not self.held_out
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,8 @@ def require_plain(engine: str, sgd: SGD) -> None:
     """Refuse momentum, weight decay and schedules, in the name of an engine that walks plain SGD only."""
     if not sgd.plain:
         setting = sgd.schedule if sgd.optimiser.plain else sgd.optimiser
+        if sgd.held_out:
+            raise ConfigError(f"engine = {engine!r} is not allowed for held_out = {sgd.held_out!r}: must be autograd")
         raise ConfigError(f"engine = {engine!r} is not allowed for {setting!r}: must be autograd")
 
 
@@ -165,8 +171,9 @@ def check_run(population: Population, sgd: SGD, device: str) -> None:
     check_device(device)
     visits = sgd.steps * sgd.batch_size
     require(visits < MAX_VISITS, "steps * batch_size", visits, f"below {MAX_VISITS}")
+    require_between("held_out", sgd.held_out, 0, population.size - 1)
     if sgd.training_set is not None:
-        require_between("training_set", sgd.training_set, 1, population.size)
+        require_between("training_set", sgd.training_set, 1, population.size - sgd.held_out)
 
 
 def reason(check: Callable[[], object]) -> str | None:

@@ -14,6 +14,7 @@ from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 
 METRICS = ("dist_sq", "excess_risk", "accuracy", "bcp_l2")
+"""What every recorder sees at a checkpoint."""
 DIVERGED = 1e12
 """A replica has diverged once its squared distance is not finite or exceeds this multiple of 1 + |reference|^2."""
 
@@ -85,6 +86,7 @@ class Recorder:
         directions: Tensor | None = None,
     ) -> None:
         self.student = student
+        self.metrics = self.metric_names(population)
         self.x = population.x.to(device, dtype)
         self.p = _classes_first(population.p.to(device, dtype))
         self._tables(population, reference, dtype, device)
@@ -95,7 +97,7 @@ class Recorder:
         self._tail_number = {step: number for number, step in enumerate(self.tail)}
         self.events = frozenset(self._checkpoint_number) | frozenset(self._tail_number)
         kind = {"dtype": torch.float64, "device": device}
-        shape = (len(METRICS), len(self.schedule), replicas)
+        shape = (len(self.metrics), len(self.schedule), replicas)
         self._state = {
             "curves": torch.full(shape, float("nan"), dtype=dtype, device=device),
             "tail_sum": torch.zeros(2, replicas, **kind),
@@ -109,6 +111,10 @@ class Recorder:
         if self.directions is not None:
             shape = (len(self.directions), len(self.tail), replicas)
             self._state["along"] = torch.zeros(shape, dtype=dtype, device=device)
+
+    def metric_names(self, population: Population) -> tuple[str, ...]:
+        """What is recorded at a checkpoint, in the order of `_pool_metrics` after dist_sq."""
+        return METRICS
 
     def _tables(self, population: Population, reference: Tensor, dtype: torch.dtype, device: torch.device) -> None:
         """Outputs over the pool from which those of the replicas are told apart, and the limit of `_distance`."""
@@ -223,7 +229,7 @@ class Recorder:
         nothing = torch.full_like(state["m2"], float("nan"))
         return Record(
             steps=torch.tensor(self.schedule),
-            curves=dict(zip(METRICS, state["curves"], strict=True)),
+            curves=dict(zip(self.metrics, state["curves"], strict=True)),
             tail_mean=state["tail_sum"] / halves,
             tail_std=(state["m2"] / (samples - 1)).sqrt() if samples > 1 else nothing,
             half_samples=half_samples,

@@ -148,7 +148,9 @@ def cells_table(rows: Sequence[Row]) -> Table:
 
 
 def results_table(rows: Sequence[Row]) -> Table:
-    """What was measured, beside what theory says."""
+    """What was measured, beside what theory says; on validation sets their scores."""
+    if all(row.get("final_loss") is not None for row in rows):
+        return _validation_table(rows)
     table = _table(rows, optional=("problem", "fluct.", "2nd order", "T1"))
     _add(table, "floor", [_measured(row, "floor") for row in rows])
     if any(row["floor"] is None and row["excess_risk_floor"] is not None for row in rows):  # no distance, but a risk
@@ -168,6 +170,27 @@ def results_table(rows: Sequence[Row]) -> Table:
     )
     if "theory" in table.headers:
         _note_theory(table, rows, "theory")
+    return table
+
+
+def _validation_table(rows: Sequence[Row]) -> Table:
+    table = _table(rows, optional=("problem", "ece", "accuracy"))
+    if "level" not in table.headers:
+        _add(table, "level", [number(row["level"]) for row in rows])
+    table.common["loss of the BCP"] = number(rows[0]["bayes_loss"])
+    for header, key in (
+        ("loss", "final_loss"),
+        ("above the BCP's", "excess_loss"),
+        ("fluct.", "fluctuation"),
+        ("|phi - p|", "bcp_l2"),
+        ("accuracy", "accuracy"),
+        ("ece", "ece"),
+    ):
+        _add(table, header, [_measured(row, key) for row in rows])
+    table.notes.append(
+        "At the last step, on labels of held-out points, ± half the 95 % interval over replicas; fluct.: standard "
+        "deviation of a replica's loss in the tail."
+    )
     return table
 
 

@@ -13,6 +13,7 @@ from kdsim import config
 from kdsim.engines.base import Lane
 from kdsim.engines.recorder import Record
 from kdsim.measure import decompose, generalise, measure
+from kdsim.measure.validation import validate
 from kdsim.population import Population
 from kdsim.students import LinearStudent, NetworkStudent, minimiser
 from kdsim.study.base import Cell
@@ -45,6 +46,7 @@ def summary(cell: Cell) -> dict[str, Any]:
         "index": cell.sgd.index,
         "targets": cell.sgd.targets,
         "training_set": cell.sgd.training_set,
+        "held_out": cell.sgd.held_out,
         "dtype": cell.sgd.dtype,
         "optimiser": config.kind_of(type(cell.sgd.optimiser)),
         "schedule": config.kind_of(type(cell.sgd.schedule)),
@@ -101,7 +103,8 @@ def measurement(
     """What the cell's replicas showed.
 
     With `Recording(mean_error=True)` also the parts of the floor (`Decomposition`), with a training set of frozen
-    targets also what they did on it (`Generalisation`).
+    targets also what they did on it (`Generalisation`), with held-out points their scores there (`validate`), which
+    take the places of `accuracy`, `fluctuation` and `bcp_l2`.
 
     Args:
         error: theta - reference at the end of the run, (R, K, d); None if it is not needed (`needs_parameters`).
@@ -118,6 +121,8 @@ def measurement(
             cell.student, population, lane, cell.sgd, record, reference + error, reference=reference, anchor=anchor
         )
         row |= found.row()
+    if cell.sgd.held_out:
+        row |= validate(record, population.points(slice(population.size - cell.sgd.held_out, None)))
     return json_ready(row)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kdsim.engines.recorder import METRICS, Record
+from kdsim.engines.recorder import Record
 from kdsim.measure.floors import tail_floor
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -19,7 +19,7 @@ def curves_table(record: Record) -> pd.DataFrame:
     finite make mean and standard error not finite; for the quantiles they count as worse than all others.
     """
     columns = {"step": record.steps.numpy()}
-    for metric in METRICS:
+    for metric in record.curves:
         values = record.curves[metric].numpy()  # (C, R)
         with np.errstate(all="ignore"):
             columns[f"{metric}_mean"] = values.mean(1, dtype=np.float64)
@@ -27,7 +27,7 @@ def curves_table(record: Record) -> pd.DataFrame:
         if np.isnan(values).all():  # a student that has no such metric: not the worst, but none
             columns |= {f"{metric}_q{percent:02d}": np.full(len(values), np.nan) for percent in QUANTILES}
             continue
-        worst = -np.inf if metric == "accuracy" else np.inf
+        worst = -np.inf if metric.endswith("accuracy") else np.inf
         ranked = np.sort(np.where(np.isnan(values), worst, values), axis=1)
         for percent in QUANTILES:
             columns[f"{metric}_q{percent:02d}"] = _quantile(ranked, percent / 100)
@@ -54,5 +54,5 @@ def replicas_table(record: Record) -> pd.DataFrame:
         "fluctuation": record.tail_std.numpy(),
         "diverged_at": record.diverged_at.numpy(),
     }
-    columns |= {f"final_{metric}": record.curves[metric][-1].numpy() for metric in METRICS}
+    columns |= {f"final_{metric}": values[-1].numpy() for metric, values in record.curves.items()}
     return pd.DataFrame(columns)

@@ -16,6 +16,7 @@ from kdsim.population import Population
 from kdsim.students import FactoredLeastSquares, NetworkStudent
 from kdsim.supervision.base import Supervision
 from kdsim.theory.estimators import (
+    LARGEST_DENSE,
     Estimate,
     gradient_moments,
     minimise,
@@ -172,12 +173,17 @@ def estimates(
 def open_prediction(
     student: NetworkStudent, population: Population, supervision: Supervision, batch_size: int, seed: int
 ) -> dict[str, float | bool | str | None]:
-    """The row of a prediction where there is no closed form: its columns empty, no bound valid; then `estimates`."""
+    """The row of a prediction where there is no closed form: its columns empty, no bound valid; then `estimates`.
+
+    Those are empty too above `LARGEST_DENSE` parameters, where a minimiser takes hours.
+    """
     row: dict[str, float | bool | str | None] = {}
     for field in fields(Prediction):
         valid, condition = field.name.endswith("_valid"), field.name.endswith("_condition")
         row[field.name] = False if valid else NO_CLOSED_FORM if condition else None
     row |= {"nu": supervision.nu(population.p), "entropy": population.mean_entropy}
+    if student.size(population.features, population.classes) > LARGEST_DENSE:
+        return row | dict.fromkeys(ESTIMATES)
     return row | estimates(student, population, supervision, batch_size, seed)
 
 

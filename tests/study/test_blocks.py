@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
 
 
 def test_a_million_replicas_need_less_than_two_gib():
-    """The estimate at the size of noise-sweep's problem; benchmarks/results/scaling.json has the measured peak."""
+    """The estimate at the size of noise-sweep's problem; benchmarks/results/million.json has the measured peak."""
     from kdsim.studies import NoiseSweep
 
     cell = NoiseSweep(replicas=1_000_000).cells()[0]

@@ -1,0 +1,30 @@
+"""Real images and human labels, read from a folder of the user's; parts of them; augmentation on the device."""
+
+from kdsim.data.augmentation import CropFlip, Normalisation
+from kdsim.data.base import ImageData
+from kdsim.data.cifar import DATA_SETS, read_cifar
+from kdsim.data.fetch import check, fetch
+from kdsim.data.human import HumanLabels, HumanVotes, read_cifar10h, read_cifar10n
+from kdsim.data.subsets import FewShot, LongTailed, Subset, ValidationSplit
+
+SUBSETS = (FewShot, LongTailed, ValidationSplit)
+"""All implementations of `Subset`: what a stored config may name and the contract tests run over."""
+
+__all__ = [
+    "DATA_SETS",
+    "SUBSETS",
+    "CropFlip",
+    "FewShot",
+    "HumanLabels",
+    "HumanVotes",
+    "ImageData",
+    "LongTailed",
+    "Normalisation",
+    "Subset",
+    "ValidationSplit",
+    "check",
+    "fetch",
+    "read_cifar",
+    "read_cifar10h",
+    "read_cifar10n",
+]

@@ -1,0 +1,41 @@
+"""Image networks as plain torch modules: `logits = net.head(net.features(x))` for x (b, channels, h, w)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kdsim.config import choose
+from kdsim.networks.base import Network
+from kdsim.networks.counting import flops, parameter_count
+from kdsim.networks.resnet import resnet8x4, resnet18, resnet20, resnet32x4, resnet34, resnet50, resnet56
+from kdsim.networks.vgg import vgg8, vgg13
+from kdsim.networks.wide_resnet import wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
+
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet20": resnet20,
+    "resnet56": resnet56,
+    "resnet8x4": resnet8x4,
+    "resnet32x4": resnet32x4,
+    "wrn-16-1": wrn_16_1,
+    "wrn-16-2": wrn_16_2,
+    "wrn-40-1": wrn_40_1,
+    "wrn-40-2": wrn_40_2,
+    "vgg8": vgg8,
+    "vgg13": vgg13,
+}
+"""name -> factory(classes: int, channels: int = 3)."""
+
+
+def build(name: str, classes: int, channels: int = 3) -> Network:
+    """The network of that name with fresh weights from torch's generator (`torch.manual_seed`).
+
+    Raises:
+        ConfigError: there is no such network, or a number is not allowed.
+    """
+    return choose("network", name, NETWORKS)(classes, channels)
+
+
+__all__ = ["NETWORKS", "Network", "build", "flops", "parameter_count"]

@@ -1,0 +1,153 @@
+"""Every loss against its formula, evaluated naively."""
+
+from __future__ import annotations
+
+import naive_losses as naive
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from loss_cases import LOSSES, SEEDS, TEMPERATURES, WEIGHTS, cases, label_of, random_case
+
+from kdsim import losses
+from kdsim.losses import ABKD, DIST, DKD, KD, LTKD, TTM, WTTM, BayesianKD, Brier, LogitMSE, OutputMSE
+
+GAMMAS = st.floats(0.05, 2.0)
+EXPONENTS = st.floats(0.1, 2.0) | st.floats(-0.6, -0.1)
+
+
+def same(value: torch.Tensor, expected: float, rtol: float = 1e-9) -> None:
+    assert value.dtype == torch.float64 and value.shape == ()
+    assert value.item() == pytest.approx(expected, rel=rtol, abs=1e-11)
+
+
+@given(cases(2), TEMPERATURES)
+def test_kd(case, temperature):
+    student, teacher, _ = case
+    expected = naive.kd(student.numpy(), teacher.numpy(), temperature)
+    same(losses.kd(student, teacher, temperature=temperature), expected)
+
+
+@given(cases(2), TEMPERATURES, TEMPERATURES)
+def test_bayesian_kd(case, hot, cool):
+    student, teacher, _ = case
+    value = losses.bayesian_kd(student, teacher, teacher_temperature=hot, student_temperature=cool)
+    same(value, naive.bayesian_kd(student.numpy(), teacher.numpy(), hot, cool))
+
+
+@given(cases(2), st.booleans())
+def test_logit_mse(case, centred):
+    student, teacher, _ = case
+    same(
+        losses.logit_mse(student, teacher, centred=centred), naive.logit_mse(student.numpy(), teacher.numpy(), centred)
+    )
+
+
+@given(cases(), TEMPERATURES, WEIGHTS, WEIGHTS, st.floats(0, 1))
+def test_dkd(case, temperature, alpha, beta, factor):
+    student, teacher, labels = case
+    settings = {"temperature": temperature, "alpha": alpha, "beta": beta, "factor": factor}
+    expected = naive.dkd(student.numpy(), teacher.numpy(), labels.numpy(), **settings)
+    same(losses.dkd(student, teacher, labels, **settings), expected, rtol=1e-7)
+
+
+@given(cases(), TEMPERATURES, WEIGHTS, WEIGHTS)
+def test_dist(case, temperature, beta, gamma):
+    student, teacher, _ = case
+    settings = {"temperature": temperature, "beta": beta, "gamma": gamma}
+    same(losses.dist(student, teacher, **settings), naive.dist(student.numpy(), teacher.numpy(), **settings), rtol=1e-7)
+
+
+@given(cases(2), GAMMAS)
+def test_ttm(case, gamma):
+    student, teacher, _ = case
+    same(losses.ttm(student, teacher, gamma=gamma), naive.ttm(student.numpy(), teacher.numpy(), gamma))
+
+
+@given(cases(2), GAMMAS)
+def test_wttm(case, gamma):
+    student, teacher, _ = case
+    same(losses.wttm(student, teacher, gamma=gamma), naive.ttm(student.numpy(), teacher.numpy(), gamma, weighted=True))
+
+
+@given(cases(2), st.sampled_from([0, 1]))
+def test_standardise(case, correction):
+    logits = case[0]
+    expected = naive.standardise(logits.numpy(), correction)
+    np.testing.assert_allclose(
+        losses.standardise(logits, correction=correction).numpy(), expected, rtol=1e-9, atol=1e-12
+    )
+
+
+@given(cases(), TEMPERATURES, WEIGHTS, WEIGHTS, SEEDS)
+def test_ltkd(case, temperature, alpha, beta, seed):
+    student, teacher, _ = case
+    classes = student.shape[-1]
+    order = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
+    groups = order[: classes // 3], order[classes // 3 : classes - 1], order[classes - 1 :]
+    settings = {"temperature": temperature, "alpha": alpha, "beta": beta}
+    expected = naive.ltkd(student.numpy(), teacher.numpy(), [group.numpy() for group in groups], **settings)
+    same(losses.ltkd(student, teacher, groups, **settings), expected)
+
+
+@given(cases(2), TEMPERATURES, EXPONENTS, EXPONENTS)
+def test_abkd(case, temperature, alpha, beta):
+    if abs(alpha + beta) < 0.05:  # the general formula loses its digits there; its limits have tests of their own
+        beta += 0.2
+    student, teacher, _ = case
+    settings = {"temperature": temperature, "alpha": alpha, "beta": beta}
+    same(losses.abkd(student, teacher, **settings), naive.abkd(student.numpy(), teacher.numpy(), **settings), rtol=1e-7)
+
+
+@given(cases(2))
+def test_brier(case):
+    student, teacher, labels = case
+    q = torch.softmax(teacher, -1)
+    same(losses.brier(student, q), naive.brier(student.numpy(), q.numpy()))
+    one_hot = np.eye(student.shape[-1])[labels.numpy()]
+    same(Brier()(student, None, labels, 1), naive.brier(student.numpy(), one_hot))
+    same(OutputMSE()(student, None, labels, 1), np.mean((student.numpy() - one_hot) ** 2))
+
+
+@given(cases(2))
+def test_label_cross_entropy(case):
+    student, _, labels = case
+    same(losses.label_cross_entropy(student, labels), naive.cross_entropy(student.numpy(), labels.numpy()))
+
+
+# Configurations ---------------------------------------------------------------------------
+
+EQUAL_THIRDS = [np.array([0, 1]), np.array([2]), np.array([3, 4])]  # 5 classes, 33/34/33 %
+WHOLE = {
+    KD(0.3, 2.0, 3.0): lambda z, t, y: 0.3 * naive.cross_entropy(z, y) + 2.0 * naive.kd(z, t, 3.0),
+    KD(0.1, 9.0, 2.0, standardised=True): lambda z, t, y: (
+        0.1 * naive.cross_entropy(z, y) + 9.0 * naive.kd(naive.standardise(z), naive.standardise(t), 2.0)
+    ),
+    BayesianKD(0.7, 4.0, 2.0): lambda z, t, y: (
+        0.3 * naive.cross_entropy(z, y) + 0.7 * naive.bayesian_kd(z, t, 4.0, 2.0)
+    ),
+    LogitMSE(1.0, 0.5): lambda z, t, y: naive.cross_entropy(z, y) + 0.5 * naive.logit_mse(z, t),
+    DKD(beta=6.0): lambda z, t, y: naive.cross_entropy(z, y) + naive.dkd(z, t, y, 4.0, 1.0, 6.0, factor=5 / 20),
+    DIST(1.0, 2.0, 1.0): lambda z, t, y: naive.cross_entropy(z, y) + 2.0 * naive.dist(z, t, 1.0, 1.0, 1.0),
+    TTM(1.0, 7.0, 0.3): lambda z, t, y: naive.cross_entropy(z, y) + 7.0 * naive.ttm(z, t, 0.3),
+    WTTM(1.0, 1.5, 0.3): lambda z, t, y: naive.cross_entropy(z, y) + 1.5 * naive.ttm(z, t, 0.3, weighted=True),
+    LTKD(): lambda z, t, y: naive.cross_entropy(z, y) + naive.ltkd(z, t, EQUAL_THIRDS, 4.0, 1.0, 1.0),
+    ABKD(teacher_weight=32.0, alpha=0.8, beta=0.3): lambda z, t, y: (
+        naive.cross_entropy(z, y) + 32.0 * naive.abkd(z, t, 4.0, 0.8, 0.3)
+    ),
+    Brier(1.0, 2.0): lambda z, t, y: naive.brier(z, np.eye(5)[y]) + 2.0 * naive.brier(z, naive.softmax(t)),
+    OutputMSE(0.0, 2.0): lambda z, t, y: 2.0 * np.mean((z - naive.softmax(t)) ** 2),
+}
+
+
+@pytest.mark.parametrize("loss", WHOLE, ids=label_of)
+def test_configurations_put_the_terms_together(loss):
+    student, teacher, labels = random_case(7)
+    expected = WHOLE[loss](student.numpy(), teacher.numpy(), labels.numpy())
+    same(loss(student, teacher, labels, 5), expected)
+
+
+def test_every_teacher_term_is_among_them():
+    assert {type(loss) for loss in WHOLE} == set(losses.DISTILLATION_LOSSES) - {losses.LabelCrossEntropy}
+    assert {type(loss) for loss in LOSSES} == set(losses.DISTILLATION_LOSSES)
