@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from kdsim import __version__, cli_output
+from kdsim.cli_data import data
 from kdsim.config import ConfigError, by_name, choose, encode, error_line, in_study_file, override
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
@@ -52,6 +53,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+app.add_typer(data, name="data", short_help="Image data sets: check a folder, fetch archives.")
 
 Target = Annotated[
     str, typer.Argument(metavar="NAME|FILE", help="a study of kdsim or a study file (.py)", show_default=False)

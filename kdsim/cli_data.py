@@ -1,0 +1,72 @@
+"""The commands `kdsim data`: what a data folder holds, and how the official archives get there."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from kdsim import cli_output
+from kdsim.config import ConfigError
+
+data = typer.Typer(
+    help="Image data sets in a folder of yours. Nothing is downloaded unless you ask for it.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+Folder = Annotated[str | None, typer.Option("--data-dir", metavar="DIR", envvar="KDSIM_DATA", help="the data folder")]
+
+
+@data.command("check", short_help="What the data folder holds.")
+def check_folder(data_dir: Folder = None) -> int:
+    """Data sets in the folder, in the order of preference of the readers; archives are checked against their digests.
+
+    Exit code 1 if a file is damaged.
+    """
+    from kdsim.data import check
+
+    findings = check(_folder(data_dir))
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print(f"no data set that kdsim knows in {data_dir}: kdsim data fetch cifar10 --data-dir {data_dir}")
+    return int(any(finding.fault for finding in findings))
+
+
+@data.command("fetch", short_help="Download an official archive.")
+def fetch_archive(
+    name: Annotated[str, typer.Argument(metavar="cifar10|cifar100", help="the data set", show_default=False)],
+    data_dir: Folder = None,
+    kind: Annotated[str, typer.Option("--kind", metavar="K", help="python or binary archive")] = "python",
+) -> None:
+    """Download an official archive into the data folder and check its digest; goes on where it was interrupted."""
+    from kdsim.data import fetch
+
+    print(fetch(name, _folder(data_dir), progress=_Progress(name), kind=kind))
+
+
+def _folder(data_dir: str | None) -> str:
+    if not data_dir:
+        raise ConfigError("--data-dir (or the environment variable KDSIM_DATA) must name the data folder")
+    return data_dir
+
+
+class _Progress:
+    """A line now and then, with the rate."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.started, self.last, self.first = name, time.monotonic(), time.monotonic(), None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done  # what an earlier download had left
+        if now - self.last < cli_output.LINE_SECONDS:
+            return
+        self.last = now
+        rate = (done - self.first) / (now - self.started)
+        whole = f" of {total / 1e6:,.0f}" if total else ""
+        left = f", {cli_output.duration((total - done) / rate)} left" if total and rate > 0 else ""
+        cli_output.note(f"{self.name}: {done / 1e6:,.0f}{whole} MB, {rate / 1e6:.2g} MB/s{left}")
