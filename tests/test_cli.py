@@ -355,6 +355,7 @@ def test_predict_takes_seed_and_replicas(capsys: pytest.CaptureFixture[str]) -> 
     assert {(row["seed"], row["replicas"]) for row in rows} == {(5, 7)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting", ["tail_fraction=1e-9", "step_size=1e-300", "step_size=1e9", "steps=1", "ridge=1e-320"]
 )

@@ -124,6 +124,7 @@ def test_chunks_are_shortened_or_it_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         contenders.shorten_chunks()
 
 
+@pytest.mark.slow
 def test_the_python_loop_does_the_same_work() -> None:
     work = replace(TINY, batch_size=2)
     people = contenders.pool(work)
@@ -138,6 +139,7 @@ def test_the_python_loop_does_the_same_work() -> None:
     assert not sgd.agree(ours, [1.05 * value for value in ours])  # 200 steps are enough to tell
 
 
+@pytest.mark.slow
 def test_a_jax_step_is_the_formula() -> None:
     pytest.importorskip("jax")
     from benchmarks.jax_sgd import chunk_steps, sgd_step
@@ -183,12 +185,14 @@ def test_pinned_restores_the_cores() -> None:
 # Whole scripts ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     with Worker(PEAK, 1) as worker, pytest.raises(RuntimeError, match="contender peak on 1 threads ended at 'walk'"):
         worker.ask("walk", seconds=0.1)
     assert "Traceback" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_sgd_and_scaling_in_small_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sgd, "available", lambda: ("cpu_fused",))
     monkeypatch.setattr(sgd, "limits", lambda plan, peak: made_up_limits())
@@ -225,6 +229,7 @@ def test_figure_of_scaling() -> None:
     assert "exponent 1.00" in scaling.line(rows[:2])
 
 
+@pytest.mark.slow
 def test_a_process_imports_no_jax_and_reports_its_own_memory() -> None:
     large = np.ones(800 << 20, np.uint8)  # a peak that a process started from here must not report as its own
     code = "import sys, benchmarks.sgd, benchmarks.scaling; from benchmarks.contenders import peak_memory;"

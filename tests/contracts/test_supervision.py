@@ -471,6 +471,7 @@ def test_annotators_work_in_proportion_to_their_number(monkeypatch):
     assert sum(elements) == 4 * (8 + 5 * 1 + 2 * 10 + 300)  # one more for the number itself
 
 
+@pytest.mark.slow
 def test_ten_thousand_annotators():
     p = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float32)
     q = sample(Annotators(10_000.0), p, label_draws(2, 2, dtype=torch.float32))

@@ -148,6 +148,7 @@ def test_log1p_is_accurate():
     torch.testing.assert_close(out.cpu(), t.log1p(), rtol=1e-15, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sgd", "lanes"),
     [
@@ -176,6 +177,7 @@ def test_long_float64_paths_are_those_of_the_torch_engine():
     assert_agree(ours, theirs, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "population"),
     [(SoftmaxRegression(), POOL), (SoftmaxRegression(0.1, "ordinary"), POOL), (LeastSquares(), SIMPLEX)],
@@ -187,6 +189,7 @@ def test_students(student, population):
     assert_agree(ours, theirs, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_float32_paths_and_floors_agree():
     """The same words decide, so the two engines differ by rounding alone, and so do their floors."""
     sgd = SGD(20)
@@ -195,6 +198,7 @@ def test_float32_paths_and_floors_agree():
     torch.testing.assert_close(ours[0].tail_mean, theirs[0].tail_mean, atol=0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_packing_does_not_change_a_path():
     """Alone and packed with others: the same path to rounding; a later block of replicas is one of a longer lane."""
     sgd = SGD(10, dtype="float64")
@@ -206,6 +210,7 @@ def test_packing_does_not_change_a_path():
     torch.testing.assert_close(packed.error[1:2], late.error, atol=1e-12, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_resume_is_bit_identical(monkeypatch):
     """Stopped after every launch and continued from the state; launches end among visits that are drawn together."""
     lanes = [Lane(OneHot(), 0.05, 7, 1), Lane(Dirichlet(2.0), 0.05, 7, 1)]
@@ -328,6 +333,7 @@ assert compiled(5, 31, SGD(3, 16, "permutation", "frozen", "float64", training_s
 """
 
 
+@pytest.mark.slow
 def test_compiles_to_gpu_machine_code(tmp_path):
     """Every family and every way of visiting in one kernel, for compute capability 9.0: this needs no GPU."""
     env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}

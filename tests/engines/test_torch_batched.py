@@ -50,6 +50,7 @@ def plain_loop(student, population, lane: Lane, sgd: SGD) -> torch.Tensor:
     return torch.stack(thetas)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["replacement", "permutation"])
 @pytest.mark.parametrize("targets", ["fresh", "frozen"])
 @pytest.mark.parametrize("batch_size", [1, 3])

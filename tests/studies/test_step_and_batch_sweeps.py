@@ -82,6 +82,7 @@ def test_bad_settings_of_batch_sweep_are_refused(settings):
         BatchSweep(problem=LINEAR, **settings)
 
 
+@pytest.mark.slow
 def test_quick_sizes_run_and_are_stored_with_their_spectrum(tmp_path):
     """Also the column `linearised`, and the figures' functions."""
     from kdsim.figures import FIGURES

@@ -121,6 +121,7 @@ def test_settings_from_text() -> None:
             load(str(target), {}, bad)
 
 
+@pytest.mark.slow
 def test_a_study_file_with_a_student_of_its_own(tmp_path: Path) -> None:
     """As in docs/extending.md, trained by Adam on a cosine; the stored cell names the file's digest."""
     study = load(str(EXAMPLE), {}, {**QUICK, "sgd.optimiser": "adam", "sgd.schedule": "cosine", "step_size": "0.01"})
@@ -135,6 +136,7 @@ def test_a_study_file_with_a_student_of_its_own(tmp_path: Path) -> None:
     assert (ends["last"] < 0.7 * ends["first"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", [MLP((4,)), SoftmaxRegression()])
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, student) -> None:
     """Through the file of an interrupted run: parameters, Adam's moments, and the step that its corrections count."""

@@ -131,6 +131,7 @@ def test_independent_noise_narrows_the_step_size():
     assert not prediction.sharp_bound_valid
 
 
+@pytest.mark.slow
 def test_first_order_floor_of_the_paper_problem():
     """Section 5: (rho alpha / b) sum_i h_i / (2 (h_i + lambda)) and its excess risk."""
     population = GaussianMixture().population(0)
