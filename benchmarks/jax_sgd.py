@@ -12,6 +12,7 @@ Two programs. `Inside` is the natural one: vmap over replicas of a scan over ste
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import jax
@@ -56,7 +57,7 @@ def chunk_steps(work: Work, block: int, blocks: int = 1) -> int:
     return int(np.clip(visits // (block * work.batch_size), 8, CHUNK_STEPS))
 
 
-class _Program:
+class _Program(ABC):
     """A compiled chunk of steps that is called again and again on (theta, keys)."""
 
     run: Callable
@@ -71,9 +72,9 @@ class _Program:
         for _ in range(2):  # compiles, then settles where results lie
             self.call()
 
+    @abstractmethod
     def build(self, work: Work, steps: int | None) -> None:
         """Set the fields; `steps` of one call, by default as many as are worth one."""
-        raise NotImplementedError
 
     def call(self) -> None:
         self.theta, self.keys = jax.block_until_ready(self.run(self.theta, self.keys))

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the stored form. It is part of every digest: a change of the schema reuses no old result."""
 
 CLASS, SOURCE = "class", "source_sha256"

@@ -12,7 +12,6 @@ in float32 a floor below rounding of theta is not reached.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -22,9 +21,9 @@ from kdsim.config import ConfigError, require
 from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason
 from kdsim.engines.cuda_graph import graphed
 from kdsim.engines.network_recorder import NetworkRecorder, ValidationRecorder
-from kdsim.engines.recorder import Record, Recorder, Recording, join
+from kdsim.engines.recorder import Record, Recorder, Recording
 from kdsim.engines.samples import Samples
-from kdsim.engines.torch_batched import split, threads
+from kdsim.engines.shards import count_replicas, split, walk
 from kdsim.population import Population
 from kdsim.students import SoftmaxRegression
 from kdsim.students.base import LinearStudent
@@ -35,7 +34,7 @@ CHUNK_VISITS = {"cpu": 1 << 17, "cuda": 1 << 21}
 BLOCK_NUMBERS, BLOCK_REPLICAS = 1 << 20, (8, 640)
 """Parameters of a block of replicas on a CPU, about, and the fewest and the most replicas of a block.
 
-A block is walked by one thread (see `kdsim.engines.torch_batched`); it depends on the lanes and the student alone. A
+A block is walked by one thread (see `kdsim.engines.shards`); it depends on the lanes and the student alone. A
 larger one leaves the caches between two steps (128 replicas of 21,000 parameters: a fifth slower than 64), a smaller
 one pays for the calls (16: two fifths slower than 32).
 """
@@ -88,33 +87,12 @@ class Autograd:
             raise ConfigError(refused)
         where = torch.device(device)
         parts = split(lanes, block_replicas(student, population) if where.type == "cpu" else None)
-        ends = list(accumulate(sum(lane.replicas for lane in part) for part in parts))
-        step = 0 if state is None else state.step
-        chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (ends[0] * sgd.batch_size))
+        chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (count_replicas(parts[0]) * sgd.batch_size))
 
-        def begin(part: list[Lane], end: int) -> _Block:
-            rows = slice(end - sum(lane.replicas for lane in part), end)
-            found = None if state is None else state.error[rows]
-            block = _Block(student, population, part, sgd, recording, reference, anchor, directions, where, found)
-            if state is None:
-                block.recorder.observe(0, block.parameters)
-            else:
-                block.restore(state, rows)
-            return block
+        def make(part: Sequence[Lane], found: State | None) -> _Block:
+            return _Block(student, population, part, sgd, recording, reference, anchor, directions, where, found)
 
-        with threads(len(parts)) as each:
-            # Blocks begin in their threads, each with one torch thread: drawing the starts takes as long as some
-            # hundred steps, and sums are rounded as the number of torch's threads has it.
-            blocks = each(lambda item: begin(*item), list(zip(parts, ends, strict=True)))
-            while step < sgd.steps:
-                # Chunks end at multiples of `chunk`, so a resumed run cuts them where an undisturbed one does.
-                start, step = step, min((step // chunk + 1) * chunk, sgd.steps)
-                each(lambda block, start=start, end=step: block.advance(start, end), blocks)
-                if stop is not None and stop(step) and step < sgd.steps:
-                    return None, _state(step, blocks)
-        return join((block.recorder.record() for block in blocks), sum(lane.replicas for lane in lanes)), _state(
-            step, blocks
-        )
+        return walk(parts, make, sgd.steps, chunk, state, stop)
 
 
 def block_replicas(student: LinearStudent | NetworkStudent, population: Population) -> int:
@@ -148,12 +126,12 @@ class _Block:
         anchor: Tensor,
         directions: Tensor | None,
         device: torch.device,
-        found: Tensor | None,
+        found: State | None,
     ) -> None:
-        """`found`: the parameters of a run that goes on, None at the start."""
+        """`found`: parameters and buffers of a run that goes on, None at the start."""
         dtype = DTYPES[sgd.dtype]
         self.sgd = sgd
-        self.replicas = sum(lane.replicas for lane in lanes)
+        self.replicas = count_replicas(lanes)
         visited = population.points(slice(population.size - sgd.held_out)) if sgd.held_out else population
         self.samples = Samples(visited, lanes, sgd, dtype, device)
         linear = isinstance(student, LinearStudent)
@@ -162,7 +140,7 @@ class _Block:
             _refuse_linear_records(student, recording, directions)
             directions = None
         if found is not None:
-            self.parameters = found.to(device, dtype, copy=True)
+            self.parameters = found.error.to(device, dtype, copy=True)
         elif linear:
             self.parameters = (-self.origin).repeat(self.replicas, 1, 1)  # theta = 0
         else:
@@ -174,6 +152,8 @@ class _Block:
         step_size = torch.cat([torch.full((lane.replicas,), lane.step_size, dtype=dtype) for lane in lanes])
         self.step_size = step_size.to(device).view(column)  # (R, 1, ...)
         self.buffers = sgd.optimiser.buffers(self.parameters)
+        if found is not None:
+            self._restore(found.buffers)
         # Without momentum or decay the gradient goes straight into the parameters.
         self.gradient = self.parameters if sgd.optimiser.plain else torch.zeros_like(self.parameters)
         self.one = torch.ones_like(self.step_size)
@@ -186,14 +166,18 @@ class _Block:
         if device.type == "cuda":
             self.add_gradient = graphed(self.add_gradient, self.gradient)
 
-    def restore(self, state: State, rows: slice) -> None:
-        """Go on from the recorder's accumulators and the optimiser's buffers of a state, whose rows these are."""
-        self.recorder.restore({name: tensor[..., rows] for name, tensor in state.recorder.items()})
-        if state.buffers.keys() != self.buffers.keys():
-            found, own = (sorted(names) or "none" for names in (state.buffers, self.buffers))
+    @property
+    def error(self) -> Tensor:
+        """What a state holds."""
+        return self.parameters
+
+    def _restore(self, buffers: dict[str, Tensor]) -> None:
+        """Go on from the optimiser's buffers of a state."""
+        if buffers.keys() != self.buffers.keys():
+            found, own = (sorted(names) or "none" for names in (buffers, self.buffers))
             raise ConfigError(f"the stored state is that of another run: its optimiser has buffers {found}, not {own}")
         for name, buffer in self.buffers.items():
-            buffer.copy_(state.buffers[name][rows])
+            buffer.copy_(buffers[name])
 
     def advance(self, start: int, end: int) -> None:
         """Walk from step `start` to step `end`."""
@@ -230,13 +214,6 @@ def _linear_adder(
         into.addcmul_(gradient(error, x, q), rate)
 
     return add
-
-
-def _state(step: int, blocks: Sequence[_Block]) -> State:
-    recorders = [block.recorder.state() for block in blocks]
-    recorder = {name: torch.cat([state[name] for state in recorders], dim=-1) for name in recorders[0]}
-    buffers = {name: torch.cat([block.buffers[name] for block in blocks]) for name in blocks[0].buffers}
-    return State(step, torch.cat([block.parameters for block in blocks]), recorder, buffers)
 
 
 def _require_validation(student: LinearStudent | NetworkStudent, population: Population) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from kdsim.engines.fused.metrics import Points, pool_metrics
 from kdsim.engines.fused.simd import LANES
 from kdsim.engines.fused.targets import FAMILIES
 from kdsim.engines.fused.walk import Groups, Plan, Pool, aligned, scratch, walk
-from kdsim.engines.recorder import Record, Recorder, Recording, join
-from kdsim.engines.torch_batched import _state, split, threads
+from kdsim.engines.recorder import Record, Recorder, Recording
+from kdsim.engines.shards import count_replicas, split
+from kdsim.engines.shards import walk as walk_shards
 from kdsim.population import Population
 from kdsim.rng import MASK, feistel_sides
 from kdsim.students import LeastSquares, SoftmaxRegression
@@ -94,25 +95,17 @@ class CpuFused:
         dtype = DTYPES[sgd.dtype]
         pool, plan = _pool(population, reference, dtype), _plan(student, population, sgd)
         points = _points(student, population, reference, dtype)
-        shards, first = [], 0
-        for part in split(lanes, SHARD_REPLICAS):
-            rows = slice(first, first + sum(lane.replicas for lane in part))
-            first = rows.stop
+        parts = split(lanes, SHARD_REPLICAS)
+        chunk = max(1, CHUNK_VISITS // (count_replicas(parts[0]) * sgd.batch_size))
+
+        def make(part: Sequence[Lane], found: State | None) -> _Shard:
             recorder = _Recorder(
-                recording, student, population, reference, rows.stop - rows.start, sgd.steps, dtype,
+                recording, student, population, reference, count_replicas(part), sgd.steps, dtype,
                 torch.device("cpu"), directions,
             )  # fmt: skip
-            shard = _Shard(pool, plan, points, part, recorder, reference, anchor)
-            shards.append(shard.begin() if state is None else shard.resume(state, rows))
-        step = 0 if state is None else state.step
-        chunk = max(1, CHUNK_VISITS // (shards[0].replicas * sgd.batch_size))
-        with threads(len(shards)) as each:
-            while step < sgd.steps:
-                start, step = step, min((step // chunk + 1) * chunk, sgd.steps)
-                each(lambda shard, start=start, end=step: shard.advance(start, end), shards)
-                if stop is not None and stop(step) and step < sgd.steps:
-                    return None, _state(step, shards)
-        return join((shard.recorder.record() for shard in shards), first), _state(step, shards)
+            return _Shard(pool, plan, points, part, recorder, reference, anchor, found)
+
+        return walk_shards(parts, make, sgd.steps, chunk, state, stop)
 
 
 def _pool(population: Population, reference: Tensor, dtype: torch.dtype) -> Pool:
@@ -207,10 +200,11 @@ class _Shard:
         recorder: _Recorder,
         reference: Tensor,
         anchor: Tensor,
+        found: State | None,
     ) -> None:
         self.pool, self.plan, self.recorder = pool, plan, recorder
         self.groups = _groups(lanes)
-        self.replicas = sum(lane.replicas for lane in lanes)
+        self.buffers: dict[str, Tensor] = {}
         places = [np.arange(lane.replicas) for lane in lanes]
         firsts = np.cumsum([0] + [-(-lane.replicas // LANES) * LANES for lane in lanes])
         self.columns = torch.from_numpy(np.concatenate([f + p for f, p in zip(firsts, places, strict=False)]))  # (R,)
@@ -218,31 +212,23 @@ class _Shard:
         shape = (len(self.groups.family), pool.classes, pool.features, LANES)
         self.theta = aligned(int(np.prod(shape)), dtype)
         self.grouped = torch.from_numpy(self.theta).view(shape)
-        self.start = (-reference).to(self.grouped.dtype)
+        self.parameters = reference.shape
         pull_to = anchor - reference
         self.pull_to, self.centred = pull_to.flatten().numpy(), not pull_to.any().item()
         self.work = scratch(pool, dtype)
         recorder.use(points, self.theta, self.columns)
         self.sparse = sorted(recorder.sparse_events())
         self.samples = np.array(sorted(recorder.events - recorder.sparse_events()), np.int64)
+        flat = (-reference).to(self.grouped.dtype).repeat(len(self.groups.numbers), 1, 1)  # theta = 0
+        if found is not None:
+            flat[self.columns] = found.error.to(flat.dtype)
+        self.grouped.copy_(flat.view(-1, LANES, *self.parameters).permute(0, 2, 3, 1))
 
     @property
     def error(self) -> Tensor:
         """theta - reference, (R, K, d)."""
-        flat = self.grouped.permute(0, 3, 1, 2).reshape(-1, *self.start.shape)
+        flat = self.grouped.permute(0, 3, 1, 2).reshape(-1, *self.parameters)
         return flat[self.columns]
-
-    def begin(self) -> Self:
-        self.grouped.copy_(self.start[None, :, :, None].expand_as(self.grouped))
-        self.recorder.observe(0, self.error)
-        return self
-
-    def resume(self, state: State, rows: slice) -> Self:
-        self.recorder.restore({name: tensor[..., rows] for name, tensor in state.recorder.items()})
-        flat = self.start.expand(len(self.groups.numbers), -1, -1).clone()
-        flat[self.columns] = state.error[rows].to(flat.dtype)
-        self.grouped.copy_(flat.view(-1, LANES, *self.start.shape).permute(0, 2, 3, 1))
-        return self
 
     def advance(self, start: int, end: int) -> None:
         """Walk from step `start` to step `end`, stopping where the recorder wants to see the parameters."""

@@ -27,6 +27,7 @@ from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason
 from kdsim.engines.recorder import Record, Recorder, Recording
+from kdsim.engines.shards import count_replicas
 from kdsim.population import Population
 from kdsim.rng import MASK, feistel_sides
 from kdsim.students import LeastSquares, LinearStudent, SoftmaxRegression
@@ -107,7 +108,7 @@ class GpuFused:
         if refused := self.refusal(student, population, lanes, sgd, recording, device):
             raise ConfigError(refused)
         where, dtype = torch.device(device), DTYPES[sgd.dtype]
-        replicas = sum(lane.replicas for lane in lanes)
+        replicas = count_replicas(lanes)
         recorder = Recorder(recording, student, population, reference, replicas, sgd.steps, dtype, where, directions)
         kernel = _Kernel(student, population, lanes, sgd, reference, anchor, where)
         if state is None:
@@ -181,7 +182,7 @@ class _Kernel:
         softmax = isinstance(student, SoftmaxRegression)
         pull_to = (anchor - reference).to(device, dtype).contiguous()
         self.tables = _tables(population, reference, softmax, dtype, device)
-        self.replicas = sum(lane.replicas for lane in lanes)
+        self.replicas = count_replicas(lanes)
         keys, families, levels = _lane_tables(student, lanes, sgd.batch_size, dtype)
         self.tables += (pull_to, keys.to(device), families.to(device), levels.to(device))
         self.constants = constants(student, population, lanes, sgd, bool(pull_to.any()))

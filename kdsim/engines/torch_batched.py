@@ -10,19 +10,17 @@ a unit in the last place of theta would leave theta unchanged, and exact BCP wou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import ClassVar, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from kdsim.config import ConfigError
 from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason, require_linear, require_plain
-from kdsim.engines.recorder import Record, Recorder, Recording, join
-from kdsim.engines.samples import Samples as _Samples
+from kdsim.engines.recorder import Record, Recorder, Recording
+from kdsim.engines.samples import Samples
+from kdsim.engines.shards import count_replicas, split, walk
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 
@@ -34,8 +32,6 @@ SHARD_REPLICAS = {"cpu": 640}
 Threads over shards, one torch thread each: a step is a dozen operations of some 20 microseconds, and a thread team
 inside each of them loses more at its barriers than it gains, ruinously so when another process wants a core.
 """
-
-Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 class TorchBatched:
@@ -80,60 +76,13 @@ class TorchBatched:
         if refused := self.refusal(student, population, lanes, sgd, recording, device):
             raise ConfigError(refused)
         where = torch.device(device)
-        shards = []
-        first = 0
-        for part in split(lanes, SHARD_REPLICAS.get(where.type)):
-            rows = slice(first, first + sum(lane.replicas for lane in part))
-            first = rows.stop
-            shard = _Shard(student, population, part, sgd, recording, reference, anchor, directions, where)
-            shards.append(shard if state is None else shard.resume(state, rows))
-        step = 0 if state is None else state.step
-        chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (shards[0].replicas * sgd.batch_size))
-        with threads(len(shards)) as each:
-            if state is None:  # there, since sums are rounded as the number of torch's threads has it
-                each(lambda shard: shard.recorder.observe(0, shard.error), shards)
-            while step < sgd.steps:
-                # Chunks end at multiples of `chunk`, so a resumed run cuts them where an undisturbed one does.
-                start, step = step, min((step // chunk + 1) * chunk, sgd.steps)
-                each(lambda shard, start=start, end=step: shard.advance(start, end), shards)
-                if stop is not None and stop(step) and step < sgd.steps:
-                    return None, _state(step, shards)
-        return join((shard.recorder.record() for shard in shards), first), _state(step, shards)
+        parts = split(lanes, SHARD_REPLICAS.get(where.type))
+        chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (count_replicas(parts[0]) * sgd.batch_size))
 
+        def make(part: Sequence[Lane], found: State | None) -> _Shard:
+            return _Shard(student, population, part, sgd, recording, reference, anchor, directions, where, found)
 
-def split(lanes: Sequence[Lane], limit: int | None) -> list[list[Lane]]:
-    """Cut the replica axis of the lanes into parts of nearly equal size, at most `limit` replicas each."""
-    total = sum(lane.replicas for lane in lanes)
-    count = 1 if limit is None else -(-total // limit)
-    ends = [total * (number + 1) // count for number in range(count)]
-    parts: list[list[Lane]] = [[] for _ in range(count)]
-    done, part = 0, 0
-    for lane in lanes:
-        first = 0
-        while first < lane.replicas:
-            if done == ends[part]:
-                part += 1
-            size = min(lane.replicas - first, ends[part] - done)
-            parts[part].append(replace(lane, replicas=size, first_replica=lane.first_replica + first))
-            first, done = first + size, done + size
-    return parts
-
-
-@contextmanager
-def threads(shards: int) -> Iterator[Callable[[Callable[[Item], Result], Sequence[Item]], list[Result]]]:
-    """A function that applies another to all shards, on as many threads as torch was given."""
-    workers = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(min(workers, shards), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield lambda function, items: [future.result() for future in [pool.submit(function, i) for i in items]]
-    finally:
-        torch.set_num_threads(workers)
-
-
-def _state(step: int, shards: Sequence[_Shard]) -> State:
-    recorders = [shard.recorder.state() for shard in shards]
-    joined = {name: torch.cat([state[name] for state in recorders], dim=-1) for name in recorders[0]}
-    return State(step, torch.cat([shard.error for shard in shards]), joined)
+        return walk(parts, make, sgd.steps, chunk, state, stop)
 
 
 class _Shard:
@@ -150,24 +99,23 @@ class _Shard:
         anchor: Tensor,
         directions: Tensor | None,
         device: torch.device,
+        found: State | None,
     ) -> None:
-        dtype = DTYPES[sgd.dtype]
+        dtype, replicas = DTYPES[sgd.dtype], count_replicas(lanes)
         self.batch_size = sgd.batch_size
-        self.replicas = sum(lane.replicas for lane in lanes)
-        self.samples = _Samples(population, lanes, sgd, dtype, device)
+        self.samples = Samples(population, lanes, sgd, dtype, device)
         self.recorder = Recorder(
-            recording, student, population, reference, self.replicas, sgd.steps, dtype, device, directions
+            recording, student, population, reference, replicas, sgd.steps, dtype, device, directions
         )
         self.outputs = (population.x @ reference.T).to(device, dtype)  # (N, K)
         step_size = torch.cat([torch.full((lane.replicas, 1, 1), lane.step_size, dtype=dtype) for lane in lanes])
         pull_to = (anchor - reference).to(device, dtype)
         self.update = _Update(student, step_size.to(device), sgd.batch_size, pull_to)
-        self.error = (-reference).to(device, dtype).repeat(self.replicas, 1, 1)  # theta = 0
-
-    def resume(self, state: State, rows: slice) -> Self:
-        self.recorder.restore({name: tensor[..., rows] for name, tensor in state.recorder.items()})
-        self.error.copy_(state.error[rows])
-        return self
+        if found is None:
+            self.error = (-reference).to(device, dtype).repeat(replicas, 1, 1)  # theta = 0
+        else:
+            self.error = found.error.to(device, dtype, copy=True)
+        self.buffers: dict[str, Tensor] = {}
 
     def advance(self, start: int, end: int) -> None:
         """Walk from step `start` to step `end`."""

@@ -10,12 +10,12 @@ from kdsim.students.optimum import minimiser
 from kdsim.students.softmax_regression import SoftmaxRegression
 
 STUDENTS = (SoftmaxRegression, LeastSquares)
-NETWORKS = (FactoredLeastSquares, MLP)
+NETWORK_STUDENTS = (FactoredLeastSquares, MLP)
 """Students that are not linear in their parameters: they have no closed forms, and run on the autograd engine."""
 
 __all__ = [
     "MLP",
-    "NETWORKS",
+    "NETWORK_STUDENTS",
     "STUDENTS",
     "FactoredLeastSquares",
     "LeastSquares",

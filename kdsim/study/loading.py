@@ -19,7 +19,7 @@ from kdsim.config import ConfigError, by_name
 from kdsim.engines import OPTIMISERS, SCHEDULES, Optimiser, Schedule
 from kdsim.problems import PROBLEMS
 from kdsim.problems.base import Problem
-from kdsim.students import NETWORKS, STUDENTS, LinearStudent, NetworkStudent
+from kdsim.students import NETWORK_STUDENTS, STUDENTS, LinearStudent, NetworkStudent
 from kdsim.study.base import Study
 from kdsim.study.store import RESERVED_NAMES, STUDY_FILE, Store
 from kdsim.supervision import SUPERVISIONS
@@ -29,7 +29,7 @@ CONTRACTS: dict[type, tuple[type, ...]] = {
     Problem: PROBLEMS,
     Supervision: SUPERVISIONS,
     LinearStudent: STUDENTS,
-    NetworkStudent: NETWORKS,
+    NetworkStudent: NETWORK_STUDENTS,
     Optimiser: OPTIMISERS,
     Schedule: SCHEDULES,
 }

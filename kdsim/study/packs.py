@@ -17,7 +17,7 @@ from kdsim.config import ConfigError
 from kdsim.engines import AUTO, ENGINES, Choice, choose_engine
 from kdsim.engines.base import SGD, Lane, State, check_device
 from kdsim.engines.recorder import METRICS, Record, Recording
-from kdsim.engines.torch_batched import split
+from kdsim.engines.shards import split
 from kdsim.population import Population
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows

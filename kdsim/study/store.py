@@ -40,7 +40,8 @@ _STUDY_KEYS = {"study": str, "digest": str, "settings": dict, "cells": list, "fi
 """Keys that a file must have, and the types of their values."""
 _SUMMARY_KEYS = (
     "problem", "student", "ridge", "ridge_kind", "supervision", "level", "step_size", "batch_size", "index",
-    "targets", "dtype", "steps", "tail_start", "replicas", "seed", "engine", "device",
+    "targets", "training_set", "held_out", "optimiser", "schedule", "dtype", "steps", "tail_start", "replicas", "seed",
+    "engine", "device",
 )  # fmt: skip
 _ROW_KEYS = {
     "summary": {*_SUMMARY_KEYS},

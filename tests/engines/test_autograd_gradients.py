@@ -12,7 +12,7 @@ from kdsim.engines import SGD, Lane, Recording
 from kdsim.engines.autograd import Autograd, block_replicas, initial_parameters
 from kdsim.engines.cuda_graph import graphed
 from kdsim.problems import GaussianMixture, SimplexLinear
-from kdsim.students import MLP, NETWORKS, FactoredLeastSquares, NetworkStudent
+from kdsim.students import MLP, NETWORK_STUDENTS, FactoredLeastSquares, NetworkStudent
 from kdsim.supervision import Dirichlet, Independent, OneHot
 
 POOL = GaussianMixture(classes=3, dimension=4, samples=50).population(1)
@@ -38,7 +38,7 @@ def batch(student, population, batch_size):
 
 
 def test_every_network_of_kdsim_is_here():
-    assert {type(student) for student, _ in STUDENTS} == set(NETWORKS)
+    assert {type(student) for student, _ in STUDENTS} == set(NETWORK_STUDENTS)
 
 
 @pytest.mark.parametrize("aliased", [False, True])

@@ -7,7 +7,8 @@ import torch
 
 from kdsim.config import ConfigError
 from kdsim.engines import ENGINES, SGD, Lane, Recording
-from kdsim.engines.torch_batched import _Samples, split
+from kdsim.engines.samples import Samples
+from kdsim.engines.shards import split
 from kdsim.problems import Digits, GaussianMixture, SimplexLinear
 from kdsim.rng import Draws, Stream, permuted_index, uniform_index
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
@@ -203,7 +204,7 @@ def test_training_sets():
     """Each replica visits its own subset, without replacement, by both kinds of index, and frozen targets stay."""
     for index in ("replacement", "permutation"):
         sgd = SGD(30, index=index, targets="frozen", dtype="float64", training_set=5)
-        samples = _Samples(POOL, [Lane(OneHot(), 0.05, 7, 3)], sgd, torch.float64, torch.device("cpu"))
+        samples = Samples(POOL, [Lane(OneHot(), 0.05, 7, 3)], sgd, torch.float64, torch.device("cpu"))
         visited, q = samples.chunk(0, 30)
         sets = [set(row.tolist()) for row in visited]
         assert all(len(members) <= 5 for members in sets)

@@ -66,7 +66,7 @@ def test_a_damaged_cell_is_refused_with_advice(store: Store, name: str, damage: 
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 1}'])
+@pytest.mark.parametrize("content", ["[]", "{}", f'{{"schema": {SCHEMA_VERSION}}}'])
 def test_json_that_is_no_cell_is_damaged(store: Store, content: str) -> None:
     (store.cell_folder("abc") / CELL_FILE).write_text(content)
     with pytest.raises(ConfigError, match="is damaged"):

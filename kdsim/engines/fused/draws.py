@@ -34,7 +34,6 @@ from kdsim.rng import FEISTEL_ROUNDS, FEISTEL_SLOT, M0, M1, ROUNDS, W0, W1
 
 _M0, _M1, _W0, _W1 = (np.uint32(constant) for constant in (M0, M1, W0, W1))
 _MASK = 0xFFFFFFFF
-_KEYS = FEISTEL_ROUNDS * LANES
 
 
 class Replicas(NamedTuple):
