@@ -6,13 +6,16 @@ from typing import Any
 from kdsim.figures import (
     batch_sweep,
     bias_sweep,
+    cifar_distillation,
     dimension_sweep,
     frozen_labels,
+    image_noise_sweep,
     noise_sweep,
     nonconvex_sweep,
     paper_synthetic,
     pl_sweep,
     step_size_sweep,
+    training_curves,
 )
 
 FIGURES: dict[str, Callable[..., Any]] = {
@@ -25,6 +28,9 @@ FIGURES: dict[str, Callable[..., Any]] = {
     "frozen-labels": frozen_labels.figure,
     "nonconvex-sweep": nonconvex_sweep.figure,
     "paper-synthetic": paper_synthetic.figure,
+    "image-noise-sweep": image_noise_sweep.figure,
+    "cifar-distillation": cifar_distillation.figure,
+    "training-curves": training_curves.figure,
 }
 
 __all__ = ["FIGURES"]

@@ -2,13 +2,17 @@
 
 from kdsim.studies.batch_sweep import BatchSweep
 from kdsim.studies.bias_sweep import BiasSweep
+from kdsim.studies.cifar_distillation import CifarDistillation
 from kdsim.studies.dimension_sweep import DimensionSweep
+from kdsim.studies.distill import Distill
 from kdsim.studies.frozen_labels import FrozenLabels
+from kdsim.studies.image_noise_sweep import ImageNoiseSweep
 from kdsim.studies.noise_sweep import NoiseSweep
 from kdsim.studies.nonconvex_sweep import NonconvexSweep
 from kdsim.studies.paper_synthetic import PaperSynthetic
 from kdsim.studies.pl_sweep import PLSweep
 from kdsim.studies.step_size_sweep import StepSizeSweep
+from kdsim.studies.train import Train
 
 STUDIES = (
     NoiseSweep,
@@ -20,17 +24,25 @@ STUDIES = (
     PLSweep,
     NonconvexSweep,
     PaperSynthetic,
+    ImageNoiseSweep,
+    CifarDistillation,
+    Train,
+    Distill,
 )
 
 __all__ = [
     "STUDIES",
     "BatchSweep",
     "BiasSweep",
+    "CifarDistillation",
     "DimensionSweep",
+    "Distill",
     "FrozenLabels",
+    "ImageNoiseSweep",
     "NoiseSweep",
     "NonconvexSweep",
     "PLSweep",
     "PaperSynthetic",
     "StepSizeSweep",
+    "Train",
 ]

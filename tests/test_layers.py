@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 BASE = {"config", "rng", "simplex", "population", "scores"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
+TRAINED = {"engines", "networks", "training"}
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "rng": set(),
@@ -21,15 +22,18 @@ ALLOWED: dict[str, set[str]] = {
     "supervision": BASE,
     "losses": BASE,
     "students": BASE | {"losses"},
-    "data": {"config", "rng"},
+    "data": {"config", "rng", "population", "problems"},
     "networks": {"config"},
     "theory": BASE | CONTENT,  # never engines: predictions do not look at simulations
     "engines": BASE | CONTENT,  # never theory: simulations do not look at predictions
-    "measure": BASE | CONTENT | {"engines"},
-    "study": BASE | CONTENT | {"theory", "engines", "measure"},
-    "studies": BASE | CONTENT | {"theory", "engines", "measure", "study"},
+    "training": BASE | CONTENT | {"engines", "networks"},
+    "trainer": BASE | CONTENT | TRAINED,
+    "teachers": BASE | CONTENT | TRAINED | {"trainer"},
+    "measure": BASE | CONTENT | {"engines", "training"},
+    "study": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure"},
+    "studies": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "study"},
     "figures": set(),
-    "cli": BASE | CONTENT | {"theory", "engines", "measure", "study", "studies", "figures"},
+    "cli": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "study", "studies", "figures"},
 }
 
 

@@ -50,10 +50,14 @@ class Samples:
 
     def chunk(self, first_step: int, last_step: int) -> tuple[Tensor, Tensor]:
         """Pool indices (R, V) and targets (R, V, K) of the visits of these steps."""
+        return self.visits(first_step, last_step, targets=True)
+
+    def visits(self, first_step: int, last_step: int, *, targets: bool) -> tuple[Tensor, Tensor | None]:
+        """As `chunk`; without `targets` none are drawn, for students that listen to a teacher."""
         start, end = first_step * self.sgd.batch_size, last_step * self.sgd.batch_size
         visit = torch.arange(start, end, device=self.device)[None, :]  # (1, V)
         index = self._index(visit, start)[self.rows]  # (R, V)
-        return index, self._all_targets(index, visit, start)
+        return index, self._all_targets(index, visit, start) if targets else None
 
     def training_sets(self) -> tuple[Tensor, Tensor]:
         """Pool indices (R, N) and frozen targets (R, N, K) of all that each replica may visit."""

@@ -7,6 +7,7 @@ student with a teacher, batch by batch. As a configuration (`DISTILLATION_LOSSES
 
 | name | teacher term | published settings |
 |---|---|---|
+| cross-entropy | cross-entropy against the target's probabilities; no label term | |
 | label-cross-entropy | none: the student alone | |
 | kd | T^2 KL(p_T, q_T) | 0.1 CE + 0.9, T = 4 |
 | bayesian-kd | T S KL(p~_T, q_S), weights 1 - alpha and alpha | alpha = 1, T = S = 1 |
@@ -41,6 +42,7 @@ from kdsim.losses.distillation import (
     WTTM,
     BayesianKD,
     Brier,
+    CrossEntropy,
     LabelCrossEntropy,
     LogitMSE,
     OutputMSE,
@@ -68,6 +70,7 @@ __all__ = [
     "WTTM",
     "BayesianKD",
     "Brier",
+    "CrossEntropy",
     "DistillationLoss",
     "LabelCrossEntropy",
     "LogitMSE",

@@ -13,6 +13,7 @@ from kdsim.losses.abkd import abkd
 from kdsim.losses.base import DistillationLoss, SoftmaxLoss, require_weight, require_weights
 from kdsim.losses.bayesian_kd import bayesian_kd
 from kdsim.losses.brier import brier
+from kdsim.losses.cross_entropy import cross_entropy
 from kdsim.losses.dist import dist
 from kdsim.losses.dkd import dkd, warmup_factor
 from kdsim.losses.kd import kd
@@ -34,6 +35,24 @@ class LabelCrossEntropy(DistillationLoss):
 
     def teacher_term(self, student: Tensor, teacher: Tensor, labels: Tensor | None, epoch: float) -> Tensor:
         return student.new_zeros(student.shape[:-2])
+
+
+@dataclass(frozen=True)
+class CrossEntropy(DistillationLoss):
+    """-sum_k p_k log softmax(z)_k against the probabilities that are taught, whatever they are; labels are not read.
+
+    For targets on the simplex: exact BCP, a noisy estimate of it, one-hot labels, a teacher. Posterior samples enter by
+    their mean probabilities.
+    """
+
+    name: ClassVar[str] = "cross-entropy"
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def teacher_term(self, student: Tensor, teacher: Tensor, labels: Tensor | None, epoch: float) -> Tensor:
+        return cross_entropy(student, torch.softmax(teacher, -1)).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -365,6 +384,7 @@ def _one_hot(student_logits: Tensor, labels: Tensor | None) -> Tensor:
 
 
 DISTILLATION_LOSSES = (
+    CrossEntropy,
     LabelCrossEntropy,
     KD,
     BayesianKD,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from kdsim.config import choose
 from kdsim.networks.base import Network
 from kdsim.networks.counting import flops, parameter_count
-from kdsim.networks.resnet import resnet8x4, resnet18, resnet20, resnet32x4, resnet34, resnet50, resnet56
+from kdsim.networks.resnet import resnet8, resnet8x4, resnet18, resnet20, resnet32x4, resnet34, resnet50, resnet56
 from kdsim.networks.vgg import vgg8, vgg13
 from kdsim.networks.wide_resnet import wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
@@ -15,6 +15,7 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
+    "resnet8": resnet8,
     "resnet20": resnet20,
     "resnet56": resnet56,
     "resnet8x4": resnet8x4,

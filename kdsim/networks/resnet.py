@@ -119,6 +119,11 @@ def resnet50(classes: int, channels: int = 3) -> ResNet:
     return ResNet(Bottleneck, 64, (64, 128, 256, 512), (3, 4, 6, 3), classes, channels)
 
 
+def resnet8(classes: int, channels: int = 3) -> ResNet:
+    """ResNet-8: widths 16, 32, 64; 0.08 million parameters for 10 classes."""
+    return ResNet(BasicBlock, 16, (16, 32, 64), (1, 1, 1), classes, channels)
+
+
 def resnet20(classes: int, channels: int = 3) -> ResNet:
     """ResNet-20: widths 16, 32, 64; 0.28 million parameters for 100 classes."""
     return ResNet(BasicBlock, 16, (16, 32, 64), (3, 3, 3), classes, channels)

@@ -14,6 +14,7 @@ from kdsim.problems.base import Problem
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import NetworkStudent
 from kdsim.supervision.base import Supervision
+from kdsim.trainer import StudentTrainer
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,11 @@ class Study(ABC):
     """Name of a figure in figures/, or a function (results) -> matplotlib Figure in a study file."""
 
     @abstractmethod
-    def cells(self) -> tuple[Cell, ...]:
-        """The cells, resolved to absolute numbers (a relative step size or ridge becomes a number here)."""
+    def cells(self) -> tuple[Cell, ...] | tuple[StudentTrainer, ...]:
+        """The cells, resolved to absolute numbers (a relative step size or ridge becomes a number here).
+
+        All are simulations (`Cell`), or all are trainings of networks (`StudentTrainer`).
+        """
 
     @abstractmethod
     def quick(self) -> Self:

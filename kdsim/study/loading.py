@@ -16,7 +16,9 @@ from typing import Any
 
 from kdsim import config
 from kdsim.config import ConfigError, by_name
+from kdsim.data import SOURCES, ImageSource
 from kdsim.engines import OPTIMISERS, SCHEDULES, Optimiser, Schedule
+from kdsim.losses import DISTILLATION_LOSSES, DistillationLoss
 from kdsim.problems import PROBLEMS
 from kdsim.problems.base import Problem
 from kdsim.students import NETWORK_STUDENTS, STUDENTS, LinearStudent, NetworkStudent
@@ -24,6 +26,9 @@ from kdsim.study.base import Study
 from kdsim.study.store import RESERVED_NAMES, STUDY_FILE, Store
 from kdsim.supervision import SUPERVISIONS
 from kdsim.supervision.base import Supervision
+from kdsim.teachers import TEACHERS
+from kdsim.trainer import Teacher
+from kdsim.training import RECIPES, Recipe
 
 CONTRACTS: dict[type, tuple[type, ...]] = {
     Problem: PROBLEMS,
@@ -32,6 +37,10 @@ CONTRACTS: dict[type, tuple[type, ...]] = {
     NetworkStudent: NETWORK_STUDENTS,
     Optimiser: OPTIMISERS,
     Schedule: SCHEDULES,
+    ImageSource: SOURCES,
+    DistillationLoss: DISTILLATION_LOSSES,
+    Recipe: RECIPES,
+    Teacher: TEACHERS,
 }
 """What a setting may name: each contract's implementations in kdsim."""
 

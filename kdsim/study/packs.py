@@ -22,6 +22,7 @@ from kdsim.population import Population
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Study
+from kdsim.trainer import StudentTrainer
 
 PROBE_SECONDS = 1.0
 """Length of the trial run from which a pack's duration is estimated."""
@@ -204,8 +205,8 @@ def packs(cells: Sequence[Cell]) -> list[Pack]:
     return [Pack(tuple(group.values()), choices[key]) for key, group in groups.items()]
 
 
-def cells_of(study: Study) -> tuple[Cell, ...]:
-    """The study's cells, at least one.
+def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer, ...]:
+    """The study's cells, at least one and all of one kind.
 
     Raises:
         ConfigError: there is none, one is no cell, or a study's own `cells` raises.
@@ -218,16 +219,19 @@ def cells_of(study: Study) -> tuple[Cell, ...]:
         raise ConfigError(f"cells of study {study.name!r}: {config.error_line(error)}") from error
     if not cells:
         raise ConfigError(f"study {study.name!r} has no cells with these settings")
+    kind = StudentTrainer if isinstance(cells[0], StudentTrainer) else Cell
     for cell in cells:
-        if not isinstance(cell, Cell):
-            raise ConfigError(f"study {study.name!r}: cells() must return Cell objects, it returned {cell!r}")
+        if not isinstance(cell, kind):
+            allowed = "Cell objects" if kind is Cell else "one kind of cells"
+            raise ConfigError(f"study {study.name!r}: cells() must return {allowed}, it returned {cell!r}")
     return cells
 
 
 def check_machine(cells: Sequence[Cell]) -> None:
     """Refuse cells that name an engine or a device that is not there."""
     for cell in cells:
-        config.choose("engine", cell.engine, {AUTO: None, **ENGINES})
+        if isinstance(cell, Cell):
+            config.choose("engine", cell.engine, {AUTO: None, **ENGINES})
         check_device(cell.device)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from kdsim.config import CLASS, SOURCE, kind_of
 from kdsim.study.rows import predicted_floor
+from kdsim.study.training_rows import TRAINING
 
 Row = Mapping[str, Any]
 
@@ -148,7 +149,9 @@ def cells_table(rows: Sequence[Row]) -> Table:
 
 
 def results_table(rows: Sequence[Row]) -> Table:
-    """What was measured, beside what theory says; on validation sets their scores."""
+    """What was measured, beside what theory says; on validation sets, and of trainings, their scores."""
+    if rows[0].get("kind") == TRAINING:
+        return _training_table(rows)
     if all(row.get("final_loss") is not None for row in rows):
         return _validation_table(rows)
     table = _table(rows, optional=("problem", "fluct.", "2nd order", "T1"))
@@ -192,6 +195,58 @@ def _validation_table(rows: Sequence[Row]) -> Table:
         "deviation of a replica's loss in the tail."
     )
     return table
+
+
+_TRAINING_IDENTITY = (
+    "data", "student", "teacher", "supervision", "level", "loss_name", "recipe", "epochs", "step_size", "batch_size",
+    "targets", "precision", "train_size", "seed", "replicas",
+)  # fmt: skip
+_TRAINING_SCORES = (
+    ("test acc.", "test_accuracy"),
+    ("test loss", "test_loss"),
+    ("test ece", "test_ece"),
+    ("acc.", "accuracy"),
+    ("loss", "loss"),
+    ("KL to p", "floor"),
+    ("noise acc.", "noise_accuracy"),
+    ("noise loss", "noise_loss"),
+)
+
+
+def _training_table(rows: Sequence[Row]) -> Table:
+    table = Table([], [[] for _ in rows], optional=("loss", "test ece", "noise loss", "test loss"))
+    for key in _TRAINING_IDENTITY:
+        texts = [_text(row[key]) for row in rows]
+        if len(set(texts)) > 1:
+            _add(table, key, texts, numeric=isinstance(rows[0][key], (int, float)))
+        elif texts[0] != "-":
+            table.common[key] = texts[0]
+    for header, key in _TRAINING_SCORES:
+        if header in ("acc.", "loss") and any(row.get("test_accuracy") is not None for row in rows):
+            continue
+        if any(row.get(key) is not None for row in rows):
+            _add(table, header, [_plus_minus(row, key) for row in rows])
+    if any(row["diverged"] for row in rows):
+        _add(table, "", [f"{row['diverged']} diverged" if row["diverged"] else "" for row in rows], numeric=False)
+    bayes = rows[0].get("bayes_test_loss")
+    if bayes is not None and all(row["bayes_test_loss"] == bayes for row in rows):
+        table.common["test loss of the truth"] = number(bayes)
+    several = any(row["replicas"] > 1 for row in rows)
+    table.notes.append(
+        "test: on the test images at the last epoch"
+        + (", ± half the 95 % interval over replicas." if several else "; one replica, hence no intervals.")
+    )
+    if "KL to p" in table.headers:
+        table.notes.append("KL to p: on validation images, mean over the window; p is the BCP or people's frequencies.")
+    table.notes.append("noise: standard deviation of a validation curve about its own line in the window.")
+    return table
+
+
+def _plus_minus(row: Row, key: str) -> str:
+    value, low = row.get(key), row.get(f"{key}_low")
+    if value is None:
+        return "-"
+    return number(value) if low is None else f"{number(value)} ± {number(value - low, 2)}"
 
 
 def _table(rows: Sequence[Row], optional: tuple[str, ...]) -> Table:

@@ -26,8 +26,11 @@ from kdsim.study.base import Study
 from kdsim.study.loading import figure_reference
 from kdsim.study.packs import Block, Pack, Prepared, cells_of, check_machine, packs, require_memory
 from kdsim.study.risk_curves import risk_curves
-from kdsim.study.store import Store
+from kdsim.study.store import PARTIAL, Store
 from kdsim.study.tables import curves_table, replicas_table
+from kdsim.study.trainings import Training, tables, train, trainings
+from kdsim.study.trainings import info as training_info
+from kdsim.trainer import StudentTrainer
 
 SLICE_SECONDS = 5.0
 """Time between two saves of a running pack: what a killed run loses at most, but for a chunk of the engine."""
@@ -105,15 +108,20 @@ def run(
     stored = {digest: store.read_cell(digest).info for digest in dict.fromkeys(digests) if store.has_cell(digest)}
     for digest, info in stored.items():
         store.row(study.name, digest, info)  # a damaged cell is refused before anything is computed
-    todo = packs([cell for cell, digest in zip(cells, digests, strict=True) if digest not in stored])
-    require_memory(todo)
+    missing = [cell for cell, digest in zip(cells, digests, strict=True) if digest not in stored]
+    todo: list[Pack] | list[Training]
+    if isinstance(cells[0], StudentTrainer):
+        todo = trainings(missing, store)
+    else:
+        todo = packs(missing)
+        require_memory(todo)
     failures: list[str] = []
     errors: list[BaseException] = []
     with deferred_signals() as told_to_stop:
         session = _Session(store, told_to_stop, progress, slice_seconds, total=sum(p.replicas * p.steps for p in todo))
         for pack in todo:
             try:
-                stored |= session.run(pack)
+                stored |= session.train(pack) if isinstance(pack, Training) else session.run(pack)
             except Interrupted as interruption:
                 count = f"{len(stored)} of {len(set(digests))} cells are stored in {str(out)!r}"
                 raise Interrupted(f"{interruption}; {count}; the same command goes on from there") from None
@@ -225,11 +233,37 @@ class _Session:
                 self._check(pack, pack.steps)
         return record, last, seconds
 
-    def leave(self, pack: Pack) -> None:
+    def train(self, training: Training) -> dict[str, dict[str, Any]]:
+        """Run a training to its end and store it: digest to the content of cell.json."""
+        started, first = time.monotonic(), None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal first
+            first = done if first is None else first
+            self._done = done
+            if self.progress is not None:
+                step = done // training.replicas
+                self.progress(
+                    Progress(self._left_behind + done, self.total, step, total // training.replicas, training.replicas)
+                )
+
+        self._check(training, 0)
+        self._done = 0
+        trained = train(training, self.store, progress, self.told_to_stop.is_set)
+        self.engine_seconds += time.monotonic() - started
+        self.replica_steps += self._done - (first or 0)
+        if trained is None:
+            self._check(training, self._done // training.replicas)
+        content = training_info(training, trained) | {"versions": versions(), "date": _now()}
+        self.store.write_cell(training.digest, content, *tables(trained.record), networks=trained.networks)
+        training.trainer.delete_checkpoints(self.store.root / PARTIAL)
+        return {training.digest: content}
+
+    def leave(self, pack: Pack | Training) -> None:
         """Count the pack as over, whether it ran or failed."""
         self._left_behind += pack.replicas * pack.steps
 
-    def _check(self, pack: Pack, step: int) -> None:
+    def _check(self, pack: Pack | Training, step: int) -> None:
         if self.told_to_stop.is_set():
             raise Interrupted(f"interrupted at step {step} of {pack.steps}")
 

@@ -1,6 +1,7 @@
 """Results on disk: where everything lies, written whole or not at all, refused when it is not ours.
 
 DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
+DIR/cells/<digest>/weights-<replica>.pt where networks were trained
 DIR/partial/<digest of the pack>[-<block>].pt          an interrupted run, deleted when its cells are stored
 DIR/partial/<digest of the pack>-<block>.done.pt       a finished block of a pack that has several, likewise
 DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
@@ -26,11 +27,13 @@ from kdsim.engines.base import State
 from kdsim.engines.recorder import Record
 from kdsim.measure.floors import Measurement
 from kdsim.study.rows import json_ready, stored_row
+from kdsim.study.training_rows import TRAINING, training_row
 from kdsim.theory.prediction import Prediction
+from kdsim.training.trained import TrainedNetwork
 
 CELLS, PARTIAL = "cells", "partial"
 CELL_FILE, CURVES_FILE, REPLICAS_FILE = "cell.json", "curves.parquet", "replicas.parquet"
-SPECTRUM_FILE = "spectrum.parquet"
+SPECTRUM_FILE, WEIGHTS_FILE = "spectrum.parquet", "weights-{:03d}.pt"
 STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
 RESERVED_NAMES = (CELLS, PARTIAL)
 """Folders of a results folder that are no study."""
@@ -136,8 +139,12 @@ class Store:
         curves: pd.DataFrame,
         replicas: pd.DataFrame,
         spectrum: pd.DataFrame | None = None,
+        networks: Sequence[TrainedNetwork] = (),
     ) -> None:
-        """Store a finished cell. Where another process has stored it meanwhile, its result stays."""
+        """Store a finished cell, of a training with the networks of its replicas.
+
+        Where another process has stored it meanwhile, its result stays.
+        """
         final = self.cell_folder(digest)
         with temporary_beside(final) as folder:
             folder.mkdir(parents=True)
@@ -145,6 +152,8 @@ class Store:
             replicas.to_parquet(folder / REPLICAS_FILE, index=False)
             if spectrum is not None:
                 spectrum.to_parquet(folder / SPECTRUM_FILE, index=False)
+            for number, network in enumerate(networks):
+                network.save(folder / WEIGHTS_FILE.format(number))
             text = json_text({"schema": SCHEMA_VERSION, "digest": digest, **info})
             (folder / CELL_FILE).write_text(text, encoding="utf-8")
             try:
@@ -174,12 +183,28 @@ class Store:
                 raise ConfigError(f"{advice} ({name}: {_brief(error)})") from None
         return StoredCell(digest, info, *tables)
 
+    def read_weights(self, digest: str) -> tuple[TrainedNetwork, ...]:
+        """The trained networks of a finished training, one a replica.
+
+        Raises:
+            ConfigError: there are none, or a file is damaged.
+        """
+        files = sorted(self.cell_folder(digest).glob(WEIGHTS_FILE.replace("{:03d}", "*")))
+        if not files:
+            raise ConfigError(f"cell folder {self.cell_folder(digest)} has no weights: delete it to train again")
+        return tuple(TrainedNetwork.load(file) for file in files)
+
     def row(self, study: str, digest: str, info: dict[str, Any]) -> dict[str, Any]:
-        """The row of a stored cell from the content of its cell.json, see `kdsim.study.rows`.
+        """The row of a stored cell from the content of its cell.json, see `kdsim.study.rows` and `training_rows`.
 
         Raises:
             ConfigError: the content lacks something that a row has.
         """
+        if info.get("kind") == TRAINING:
+            try:
+                return training_row(study, digest, info)
+            except ConfigError as error:
+                raise ConfigError(f"{self._advice(digest)} ({CELL_FILE}: {error})") from None
         for part, keys in _ROW_KEYS.items():
             if missing := sorted(keys - info[part].keys()):
                 why = f"{CELL_FILE}: {part} has no {', '.join(missing)}; an older kdsim may have written it"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -13,17 +15,24 @@ QUANTILES = (5, 25, 50, 75, 95)
 
 
 def curves_table(record: Record) -> pd.DataFrame:
-    """One row a checkpoint: step, and of each metric the mean over replicas, its standard error and quantiles.
+    """One row a checkpoint: step, and of each metric the columns of `columns_over_replicas`."""
+    return columns_over_replicas(record.steps.numpy(), {name: curve.numpy() for name, curve in record.curves.items()})
+
+
+def columns_over_replicas(steps: np.ndarray, curves: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Step, and of each metric (C, R) the mean over replicas, its standard error and quantiles.
 
     Columns are `<metric>_mean`, `<metric>_se`, `<metric>_q05` ... `<metric>_q95`. Replicas that are no longer
-    finite make mean and standard error not finite; for the quantiles they count as worse than all others.
+    finite make mean and standard error not finite; for the quantiles they count as worse than all others. A single
+    replica has no standard error.
     """
-    columns = {"step": record.steps.numpy()}
-    for metric in record.curves:
-        values = record.curves[metric].numpy()  # (C, R)
+    columns = {"step": steps}
+    for metric, values in curves.items():
+        several = values.shape[1] > 1
         with np.errstate(all="ignore"):
             columns[f"{metric}_mean"] = values.mean(1, dtype=np.float64)
-            columns[f"{metric}_se"] = values.std(1, ddof=1, dtype=np.float64) / np.sqrt(values.shape[1])
+            spread = values.std(1, ddof=1, dtype=np.float64) if several else np.full(len(values), np.nan)
+            columns[f"{metric}_se"] = spread / np.sqrt(values.shape[1])
         if np.isnan(values).all():  # a student that has no such metric: not the worst, but none
             columns |= {f"{metric}_q{percent:02d}": np.full(len(values), np.nan) for percent in QUANTILES}
             continue

@@ -15,6 +15,7 @@ from kdsim.losses import (
     WTTM,
     BayesianKD,
     Brier,
+    CrossEntropy,
     LabelCrossEntropy,
     LogitMSE,
     OutputMSE,
@@ -25,6 +26,7 @@ TEMPERATURES = st.floats(0.5, 8.0)
 WEIGHTS = st.floats(0.0, 10.0)
 
 LOSSES = (
+    CrossEntropy(),
     LabelCrossEntropy(),
     KD(),
     KD(standardised=True),

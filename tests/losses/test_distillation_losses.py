@@ -26,6 +26,7 @@ from kdsim.losses import (
     WTTM,
     BayesianKD,
     Brier,
+    CrossEntropy,
     DistillationLoss,
     LabelCrossEntropy,
     LogitMSE,
@@ -256,7 +257,7 @@ def test_bad_settings_are_refused(cls):
 
 
 def test_every_class_is_among_them():
-    assert set(REFUSED) == set(DISTILLATION_LOSSES) - {LabelCrossEntropy}
+    assert set(REFUSED) == set(DISTILLATION_LOSSES) - {CrossEntropy, LabelCrossEntropy}
 
 
 # Configuration ----------------------------------------------------------------------------

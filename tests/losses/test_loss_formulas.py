@@ -120,6 +120,7 @@ def test_label_cross_entropy(case):
 
 EQUAL_THIRDS = [np.array([0, 1]), np.array([2]), np.array([3, 4])]  # 5 classes, 33/34/33 %
 WHOLE = {
+    losses.CrossEntropy(): lambda z, t, y: -(naive.softmax(t) * np.log(naive.softmax(z))).sum(-1).mean(),
     KD(0.3, 2.0, 3.0): lambda z, t, y: 0.3 * naive.cross_entropy(z, y) + 2.0 * naive.kd(z, t, 3.0),
     KD(0.1, 9.0, 2.0, standardised=True): lambda z, t, y: (
         0.1 * naive.cross_entropy(z, y) + 9.0 * naive.kd(naive.standardise(z), naive.standardise(t), 2.0)

@@ -13,7 +13,8 @@ from kdsim.config import ConfigError
 from kdsim.networks import NETWORKS, Network, build
 
 FEATURES = {
-    "resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet20": 64, "resnet56": 64, "resnet8x4": 256,
+    "resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet8": 64, "resnet20": 64, "resnet56": 64,
+    "resnet8x4": 256,
     "resnet32x4": 256, "wrn-16-1": 64, "wrn-16-2": 128, "wrn-40-1": 64, "wrn-40-2": 128, "vgg8": 512, "vgg13": 512,
 }  # fmt: skip
 ONE_A_FAMILY = ("resnet8x4", "wrn-16-1", "vgg8")

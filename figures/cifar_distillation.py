@@ -1,0 +1,72 @@
+"""Figure of cifar-distillation: test accuracy and convergence noise of students, one line a loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kdsim.figures import style
+
+
+def figure(results: Any) -> Figure:
+    """Two panels a pair: every replica and the mean with its interval, from stored results (`StudyResults`)."""
+    rows, replicas = results.rows, results.replicas
+    groups = _pairs(rows)
+    with style.paper():
+        fig = Figure(figsize=(style.TEXT_WIDTH, 0.8 + 2.1 * len(groups)), layout="constrained")
+        axes = fig.subplots(len(groups), 2, squeeze=False, sharey="row")
+        for (pair, teacher, taught), (left, right) in zip(groups, axes, strict=True):
+            _dots(left, taught, replicas, "test_accuracy", with_replicas=True)
+            _dots(right, taught, replicas, "noise_accuracy", with_replicas=False)
+            if pd.notna(teacher["test_accuracy"]):
+                left.axvline(teacher["test_accuracy"], color="#555555", linestyle="--", linewidth=0.9)
+                left.text(
+                    teacher["test_accuracy"], 1.0, " teacher", transform=left.get_xaxis_transform(), fontsize=7,
+                    color="#555555", ha="left", va="top",
+                )  # fmt: skip
+            left.set_title(f"{pair}: test accuracy, last epoch", loc="left")
+            right.set_title("convergence noise of the validation accuracy", loc="left")
+            left.set_xlabel("accuracy")
+            right.set_xlabel("standard deviation about the trend")
+        first = rows.iloc[0]
+        fig.suptitle(
+            f"{first.data}, {first.train_size:,} training images, recipe {first.recipe}, "
+            f"{rows['replicas'].max()} replicas (grey), bars: 95 % intervals, seed {first.seed}",
+            fontsize=7, color="#444444",
+        )  # fmt: skip
+    return fig
+
+
+def _pairs(rows: pd.DataFrame) -> list[tuple[str, pd.Series, pd.DataFrame]]:
+    """(name, the teacher's row, its students' rows) of each pair: a teacher comes before its students."""
+    own = rows["loss_kind"] == "cross-entropy"
+    groups = []
+    for _, group in rows.groupby((own & rows["teacher"].isna()).cumsum()):
+        teacher, students = group.iloc[0], group.iloc[1:]
+        if len(students):
+            groups.append((f"{teacher.student} to {students.iloc[0].student}", teacher, students))
+    return groups
+
+
+def _dots(ax: Axes, rows: pd.DataFrame, replicas: pd.DataFrame, key: str, *, with_replicas: bool) -> None:
+    names = [_name(row) for row in rows.to_dict("records")]
+    for place, row in enumerate(rows.to_dict("records")):
+        if with_replicas:
+            values = replicas.loc[replicas["cell"] == row["cell"], key]
+            ax.plot(values, [place] * len(values), "o", color="#aaaaaa", markersize=3, zorder=1)
+        if row.get(key) is None or np.isnan(row[key]):
+            continue
+        low, high = row[f"{key}_low"], row[f"{key}_high"]
+        errors = None if low is None or np.isnan(low) else [[row[key] - low], [high - row[key]]]
+        color = style.RED if pd.isna(row["teacher"]) else style.BLUE
+        ax.errorbar(row[key], place, xerr=errors, color=color, marker="s", capsize=2, elinewidth=0.9, zorder=2)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _name(row: dict[str, Any]) -> str:
+    return "alone" if pd.isna(row["teacher"]) else row["loss_name"]

@@ -1,0 +1,143 @@
+"""Contract of a source of images: three pools for the trainer of image networks, and what is known about their labels.
+
+    pools = Cifar10(labels="worse_label").pools(seed=0, data_dir="my/data")
+    pools.train.x, pools.train.p, pools.train.y, pools.provenance
+
+The sources that read CIFAR are in `kdsim.data.cifar_sources`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+
+from kdsim.config import ConfigError, require
+from kdsim.data.base import ImageData, require_images, require_labels
+from kdsim.population import Population
+from kdsim.problems import Images
+
+Truth = Literal["bcp", "people", "labels"]
+"""What `Population.p` is: "bcp" the exact Bayes class probabilities; "people" how often people chose each class, an
+estimate of them; "labels" one-hot of y, where nobody knows more."""
+
+Provenance = dict[str, str | int | float]
+
+
+@dataclass(frozen=True, eq=False)  # compared and cached by identity: it holds tensors
+class Pools:
+    """Training, validation and test images, no image in two of them; all on the CPU.
+
+    Attributes:
+        train, validation, test: x uint8 (N, 3, 32, 32), p float64 (N, K) and y int64 (N,) in 0 .. K-1 each.
+        provenance: what a stored result must say about the data. Every source has the keys
+            source: what was read or drawn, in words for people;
+            source_sha256: `ImageData.source_sha256` of the files with the images, "" where none was read;
+            digest: `ImageData.digest`, SHA-256 of all images and official labels of the source, used or not (of those
+                drawn, where images are drawn);
+            classes, train_size, validation_size, test_size: numbers of classes and of images in the pools;
+            train_truth, test_truth: `ImageSource.train_truth`, `test_truth`.
+            A source may add keys of its own.
+    """
+
+    train: Population
+    validation: Population
+    test: Population
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        for part in ("train", "validation", "test"):
+            pool = getattr(self, part)
+            if pool.p is None or pool.y is None:
+                raise ConfigError(f"{part} pool: p and y must be given")
+            if pool.p.dtype != torch.float64 or pool.p.ndim != 2 or pool.classes != self.train.classes:
+                shape = f"{tuple(pool.p.shape)} {str(pool.p.dtype).removeprefix('torch.')}"
+                raise ConfigError(f"{part} pool: p is {shape}: must be (N, K) float64 with the K of all pools")
+            require_images(f"{part} pool: images", pool.x)
+            require_labels(f"{part} pool: labels", pool.y, pool.size, pool.classes)
+
+
+class ImageSource(ABC):
+    """Where images come from. Implementations are frozen dataclasses whose fields are keys of `--set`."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """Number of classes K."""
+
+    @property
+    @abstractmethod
+    def train_truth(self) -> Truth:
+        """What p of the training and validation pools is."""
+
+    @property
+    @abstractmethod
+    def test_truth(self) -> Truth:
+        """What p of the test pool is."""
+
+    @abstractmethod
+    def pools(self, seed: int, data_dir: str | Path | None = None) -> Pools:
+        """Read or draw the images. What is read is kept for the next call; the pools are copies and may be changed.
+
+        Args:
+            seed: decides which images are held out and kept and, where images are drawn, the images.
+            data_dir: folder with the files; a source that draws its images ignores it.
+
+        Raises:
+            ConfigError: a bad seed; no folder; or files that are missing or not as they must be.
+        """
+
+    def _described(
+        self, data: ImageData, train: Population, validation: Population, test: Population, **more: str | int | float
+    ) -> Pools:
+        """The pools with their provenance, to which `more` is added."""
+        provenance = {
+            "source": data.source,
+            "source_sha256": data.source_sha256,
+            "digest": data.digest,
+            "classes": self.classes,
+            "train_size": train.size,
+            "validation_size": validation.size,
+            "test_size": test.size,
+            "train_truth": self.train_truth,
+            "test_truth": self.test_truth,
+            **more,
+        }
+        return Pools(train, validation, test, provenance)
+
+
+@dataclass(frozen=True)
+class KnownImages(ImageSource):
+    """Drawn images with exactly known class probabilities; labels are drawn from them. Nothing is read.
+
+    Attributes:
+        problem: the images, their number and how hard they are.
+    """
+
+    problem: Images = field(default_factory=Images)
+
+    name: ClassVar[str] = "known-images"  # "images" is the problem's, and both stand in one stored config
+    train_truth: ClassVar[Truth] = "bcp"
+    test_truth: ClassVar[Truth] = "bcp"
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.problem, Images), "problem", self.problem, "an Images(...)")
+
+    @property
+    def classes(self) -> int:
+        return self.problem.classes
+
+    def pools(self, seed: int, data_dir: str | Path | None = None) -> Pools:
+        """Draw the pools; see `ImageSource.pools`. `data_dir` is ignored."""
+        train, validation, test = self.problem.split(seed)
+        drawn = ImageData(
+            train.x, train.y, torch.cat([validation.x, test.x]), torch.cat([validation.y, test.y]),
+            classes=tuple(f"class {k}" for k in range(self.classes)),
+            source="images drawn by kdsim, with known class probabilities", source_sha256="",
+        )  # fmt: skip
+        return self._described(drawn, train, validation, test)

@@ -1,0 +1,68 @@
+"""What a training showed: scores at the end, and how steadily it got there."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kdsim.config import ConfigError
+from kdsim.measure.decomposition import columns
+from kdsim.measure.floors import interval
+from kdsim.training.record import TrainingRecord
+
+FEWEST = 4
+"""Evaluations that a window must hold: a line takes two of them."""
+
+
+def convergence_noise(values: Tensor, steps: Tensor) -> Tensor:
+    """Standard deviation of a curve about its own straight line, of each replica. (C, R), (C,) -> (R,).
+
+    The line is fitted by least squares, which leaves C - 2 degrees of freedom: a curve that still rises or falls
+    steadily has no noise by that.
+
+    Raises:
+        ConfigError: fewer than `FEWEST` evaluations.
+    """
+    if len(values) < FEWEST:
+        raise ConfigError(f"evaluations = {len(values)} in the window are not allowed: must be at least {FEWEST}")
+    time = steps.double() - steps.double().mean()
+    centred = values.double() - values.double().mean(0)
+    slope = (time[:, None] * centred).sum(0) / time.square().sum()
+    residual = centred - slope * time[:, None]
+    return (residual.square().sum(0) / (len(values) - 2)).sqrt()
+
+
+def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | None]:
+    """Means over replicas with 95 % t-intervals, as columns NAME, NAME_low, NAME_high; no interval for one replica.
+
+    test_NAME: scores on the test images at the last step, the headline; best_test_accuracy: at the evaluation that was
+    best on the validation images, and best_step the mean of its step. NAME: on the validation images at the last step.
+    floor: mean of KL(p, q) over the validation images and the evaluations in the window, where p is known.
+    noise_accuracy, noise_loss: `convergence_noise` of accuracy and loss in the window; fluctuation is noise_loss. All
+    are None where a replica diverged.
+
+    Args:
+        window: last part of the run, in (0, 1].
+    """
+    diverged = int((record.diverged_at >= 0).sum())
+    late = record.steps > round((1 - window) * int(record.steps[-1]))
+    values = {f"test_{name}": score for name, score in record.test.items()}
+    if "accuracy" in record.best_test:
+        values["best_test_accuracy"] = record.best_test["accuracy"]
+    values |= {name: curve[-1] for name, curve in record.curves.items()}
+    if "bcp_kl" in record.curves:
+        values["floor"] = record.curves["bcp_kl"][late].mean(0)
+    for name in ("accuracy", "loss"):
+        if name in record.curves and int(late.sum()) >= FEWEST:
+            values[f"noise_{name}"] = convergence_noise(record.curves[name][late], record.steps[late])
+    if "noise_loss" in values:
+        values["fluctuation"] = values["noise_loss"]
+    found: dict[str, float | int | None] = {}
+    for name, each in values.items():
+        found |= columns(name, None) if diverged else _interval(name, each)
+    return found | {"best_step": record.best_step.double().mean().item(), "diverged": diverged}
+
+
+def _interval(name: str, each: Tensor) -> dict[str, float | None]:
+    if each.numel() > 1:
+        return columns(name, interval(each))
+    return {name: each.item(), f"{name}_low": None, f"{name}_high": None}

@@ -1,0 +1,114 @@
+"""Rows of trainings (`StudentTrainer`): what was run, what the truth says, what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdsim.config import ConfigError, kind_of
+from kdsim.losses import DistillationLoss
+from kdsim.population import Population
+from kdsim.scores import negative_log_likelihood
+from kdsim.study.rows import json_ready
+from kdsim.trainer import StudentTrainer
+
+TRAINING = "training"
+"""Under `kind` in cell.json and in rows."""
+
+
+def student_name(trainer: StudentTrainer) -> str:
+    """The network's name, or the student's."""
+    return trainer.student.network if trainer.on_images else kind_of(type(trainer.student))
+
+
+def taught_by(trainer: StudentTrainer) -> str:
+    """Supervision or teacher, in one word."""
+    return kind_of(type(trainer.supervision))
+
+
+def loss_name(loss: DistillationLoss) -> str:
+    """The loss's kind, and whether it standardises logits."""
+    return kind_of(type(loss)) + ("-standardised" if getattr(loss, "standardised", False) else "")
+
+
+def summary(trainer: StudentTrainer) -> dict[str, Any]:
+    """What was run, flat."""
+    recipe, teacher = trainer.recipe, trainer.teacher
+    crop = recipe.augmentation
+    truths = (trainer.data.train_truth, trainer.data.test_truth) if trainer.on_images else ("bcp", "bcp")
+    augmented = trainer.on_images and truths[0] != "bcp" and (crop.padding > 0 or crop.flip)
+    parts = [f"crop {crop.padding} {crop.fill}"] * (crop.padding > 0) + ["flip"] * crop.flip
+    return {
+        "student": student_name(trainer),
+        "data": kind_of(type(trainer.data)),
+        "truth": truths[0],
+        "test_truth": truths[1],
+        "supervision": taught_by(trainer),
+        "level": None if teacher else trainer.supervision.level,
+        "teacher": student_name(teacher.training) if teacher else None,
+        "loss_kind": kind_of(type(trainer.loss)),
+        "loss_name": loss_name(trainer.loss),
+        "recipe": kind_of(type(recipe)),
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "step_size": recipe.step_size,
+        "optimiser": kind_of(type(recipe.optimiser)),
+        "schedule": kind_of(type(recipe.schedule)),
+        "augmentation": ", ".join(parts) if augmented else "none",
+        "precision": recipe.precision if trainer.on_images else "float32",
+        "targets": trainer.targets,
+        "evaluations": trainer.looks,
+        "window": trainer.window,
+        "replicas": trainer.replicas,
+        "seed": trainer.seed,
+        "device": trainer.device,
+        **{f"data.{key}": value for key, value in vars(trainer.data).items() if _plain(value)},
+    }
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def known(trainer: StudentTrainer) -> dict[str, float | None]:
+    """What the truth says before anything is trained; None where nobody knows it.
+
+    nu: mean per-class variance of the supervision over the training images. bayes_loss: loss of p itself on the labels
+    of the validation images; bayes_test_loss likewise.
+    """
+    found: dict[str, float | None] = dict.fromkeys(("nu", "bayes_loss", "bayes_test_loss"))
+    if not trainer.on_images:
+        return found
+    pools = trainer.pools()
+    if trainer.data.train_truth != "labels" and trainer.teacher is None:
+        found["nu"] = trainer.supervision.nu(pools.train.p)
+    if trainer.data.train_truth == "bcp":  # people rule out some labels, whose loss is then infinite
+        found["bayes_loss"] = _bayes_loss(pools.validation)
+    if trainer.data.test_truth == "bcp":
+        found["bayes_test_loss"] = _bayes_loss(pools.test)
+    return found
+
+
+def _bayes_loss(pool: Population) -> float:
+    return negative_log_likelihood(pool.p.clamp(min=1e-300).log(), pool.y).item()
+
+
+def training_row(study: str, digest: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a stored training, from the content of its cell.json.
+
+    Raises:
+        ConfigError: the content lacks something that a row has.
+    """
+    for part, keys in (("summary", ("student", "data", "supervision", "replicas")), ("measurement", ("diverged",))):
+        if missing := [key for key in keys if key not in content[part]]:
+            raise ConfigError(f"{part} has no {', '.join(missing)}")
+    return json_ready(
+        {
+            "study": study,
+            "cell": digest,
+            "kind": TRAINING,
+            **content["summary"],
+            **content["prediction"],
+            **content["measurement"],
+        }
+    )

@@ -1,0 +1,33 @@
+"""One trained network as it is: the teacher of Hinton, Vinyals and Dean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kdsim.trainer import StudentTrainer, Teacher
+from kdsim.training.evaluation import forward
+from kdsim.training.trained import TrainedNetwork
+
+
+@dataclass(frozen=True)
+class Deterministic(Teacher):
+    """The logits of one trained network at its last epoch.
+
+    Attributes:
+        training: what trains it.
+
+    Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015, arXiv:1503.02531.
+    """
+
+    training: StudentTrainer = field(default_factory=StudentTrainer)
+
+    name: ClassVar[str] = "deterministic"
+
+    def predictor(self, trained: TrainedNetwork, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
+        module, normalise = trained.module(device), trained.normalisation
+        return lambda images: forward(module, images, normalise, mixed)

@@ -1,0 +1,215 @@
+"""One replica of a network under way: steps, evaluations, and a state from which it goes on bit for bit.
+
+All randomness is counter-based (`kdsim.rng`), keyed by seed, replica and visit: order of the images, targets, crops and
+flips. So the state is tensors and a step number, and no generator has to be stored.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdsim.data.augmentation import CropFlip, Normalisation
+from kdsim.engines.base import SGD, Lane
+from kdsim.engines.samples import Samples
+from kdsim.losses import DistillationLoss
+from kdsim.networks import build
+from kdsim.population import Population
+from kdsim.rng import Draws, Stream
+from kdsim.supervision import OneHot, Supervision
+from kdsim.training.evaluation import forward, log_probs_of, scored, scores
+from kdsim.training.flat_module import FlatModule
+from kdsim.training.recipe import Recipe
+
+CHUNK_STEPS = 64
+"""Steps whose indices, targets and crops are drawn at a time."""
+
+_torch_generator = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What all replicas of one training share. Images lie on the device as bytes.
+
+    Attributes:
+        network: name of the network.
+        train, validation: images uint8 (N, 3, 32, 32) with p and y.
+        truth: what p of the validation images is, see `ImageSource`.
+        steps: of the whole training; `recipe.epochs` says how many epochs they are.
+        evaluations: number of evaluations on the validation images, evenly spaced, the last at the end.
+        supervision: gives the targets; None where a teacher does.
+        teachers: predictors by number, (b, 3, h, w) uint8 -> logits (b, K) or (S, b, K); replica r learns from number
+            r modulo their number.
+        targets: "fresh" or "frozen", see `SGD`.
+    """
+
+    network: str
+    train: Population
+    validation: Population
+    truth: str
+    normalise: Normalisation
+    recipe: Recipe
+    augmentation: CropFlip | None
+    steps: int
+    evaluations: int
+    supervision: Supervision | None
+    teachers: tuple[Callable[[Tensor], Tensor], ...]
+    loss: DistillationLoss
+    targets: str
+    seed: int
+    device: torch.device
+
+    @property
+    def mixed(self) -> bool:
+        """Whether convolutions run in bfloat16."""
+        return self.recipe.precision == "bfloat16"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is seen at an evaluation: the mean loss of the steps since the last one, and scores."""
+        return ("train_loss", *scored(self.train.classes, self.truth))
+
+    def schedule(self) -> list[int]:
+        """Steps of the evaluations."""
+        count = min(self.evaluations, self.steps)
+        return [self.steps * (number + 1) // count for number in range(count)]
+
+
+class Walk:
+    """A replica of a `Task`, at the start or where a stored state left it."""
+
+    def __init__(self, task: Task, replica: int, found: dict[str, Any] | None = None) -> None:
+        self.task, self.replica = task, replica
+        self.flat = FlatModule(_fresh(task, replica), task.device)
+        self.module = self.flat.module.train()
+        self.optimiser = task.recipe.optimiser
+        self.buffers = self.optimiser.buffers(self.flat.parameters)
+        self.step = 0
+        self.schedule = task.schedule()
+        self.curves = torch.full((len(task.metrics), len(self.schedule)), float("nan"), dtype=torch.float64)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
+        self.diverged_at = -1
+        self.best: dict[str, Any] = {"step": 0, "rank": (-1.0, 0.0), "parameters": None, "buffers": None}
+        self.teacher = task.teachers[replica % len(task.teachers)] if task.teachers else None
+        batch_size = task.recipe.batch_size
+        sgd = SGD(task.steps, batch_size, index="permutation", targets=task.targets)
+        # The images themselves are gathered here, as bytes.
+        points = Population(torch.zeros(task.train.size, 1), task.train.p, task.train.y)
+        unused = OneHot()  # with a teacher no targets are drawn
+        lane = Lane(task.supervision or unused, task.recipe.step_size, task.seed, 1, first_replica=replica)
+        self.samples = Samples(points, [lane], sgd, torch.float32, task.device)
+        self.step_size = torch.full((1, 1), task.recipe.step_size, device=task.device)
+        self._chunk: tuple[int, Tensor, Tensor | None, Tensor | None] | None = None
+        if found is not None:
+            self._restore(found)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.step == self.task.steps or self.diverged_at >= 0
+
+    def advance(self) -> None:
+        """One step, and the evaluation that is due after it."""
+        task, batch_size = self.task, self.task.recipe.batch_size
+        index, q, choices = self._visits()
+        images = task.train.x[index]  # (b, 3, h, w) uint8
+        if task.augmentation is not None:
+            images = task.augmentation.apply(images, choices)
+        outputs = forward(self.module, images, task.normalise, task.mixed)
+        if self.teacher is not None:
+            with torch.no_grad():
+                said = self.teacher(images)
+        else:
+            said = q.log()  # log-probabilities; -inf where the target has none
+        epoch = 1 + self.step * batch_size / task.train.size
+        loss = task.loss(outputs, said, task.train.y[index], epoch)
+        self.flat.gradient.zero_()
+        loss.backward()
+        factor = task.recipe.schedule.factor(self.step, task.steps)
+        with torch.no_grad():
+            self.optimiser.update(
+                self.flat.parameters, self.flat.gradient, self.buffers, self.step_size * factor, self.step
+            )
+        self.loss_sum += loss.detach()
+        self.step += 1
+        if self.step in self.schedule:
+            self._evaluate()
+
+    def scores(self, pool: Population, truth: str) -> dict[str, float]:
+        """Of the present parameters."""
+        task = self.task
+        return scores(log_probs_of(self.module, pool.x, task.normalise, task.mixed), pool, truth)
+
+    def use_best(self) -> None:
+        """Put back the parameters that were best on the validation images."""
+        self.flat.restore(self.best["parameters"].to(self.task.device), self.best["buffers"])
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the replica needs to go on: tensors on the CPU, numbers and names."""
+        return {
+            "step": self.step,
+            "parameters": self.flat.parameters.cpu().clone(),
+            "module_buffers": self.flat.buffers(),
+            "optimiser": {name: buffer.cpu().clone() for name, buffer in self.buffers.items()},
+            "curves": self.curves.clone(),
+            "loss_sum": self.loss_sum.cpu(),
+            "diverged_at": self.diverged_at,
+            "best": dict(self.best),
+        }
+
+    def _restore(self, found: dict[str, Any]) -> None:
+        self.step = found["step"]
+        self.flat.restore(found["parameters"].to(self.task.device), found["module_buffers"])
+        for name, buffer in self.buffers.items():
+            buffer.copy_(found["optimiser"][name])
+        self.curves.copy_(found["curves"])
+        self.loss_sum.copy_(found["loss_sum"])
+        self.diverged_at, self.best = found["diverged_at"], dict(found["best"])
+
+    def _evaluate(self) -> None:
+        number = self.schedule.index(self.step)
+        since = self.step - (self.schedule[number - 1] if number else 0)
+        found = self.scores(self.task.validation, self.task.truth)
+        train_loss = float(self.loss_sum) / since
+        self.curves[:, number] = torch.tensor([train_loss, *found.values()], dtype=torch.float64)
+        self.loss_sum.zero_()
+        if not (torch.isfinite(self.curves[:2, number]).all() and torch.isfinite(self.flat.parameters).all()):
+            self.diverged_at = self.step
+            return
+        rank = (found["accuracy"], -found["loss"])
+        if rank > tuple(self.best["rank"]):
+            parameters = self.flat.parameters.cpu().clone()
+            self.best = {"step": self.step, "rank": rank, "parameters": parameters, "buffers": self.flat.buffers()}
+
+    def _visits(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Image numbers (b,), targets (b, K) and crops (3, b) of this step; drawn for `CHUNK_STEPS` at once."""
+        task, batch_size = self.task, self.task.recipe.batch_size
+        first = self.step - self.step % CHUNK_STEPS
+        if self._chunk is None or self._chunk[0] != first:
+            last = min(first + CHUNK_STEPS, task.steps)
+            index, q = self.samples.visits(first, last, targets=self.teacher is None)
+            choices = None
+            if task.augmentation is not None:
+                start = first * batch_size
+                visit = torch.arange(start, last * batch_size, device=task.device)[None]
+                seed, replica = (torch.tensor([[number]], device=task.device) for number in (task.seed, self.replica))
+                draws = Draws(seed, replica, visit, Stream.AUGMENTATION, torch.float32, start=start)
+                choices = task.augmentation.choices(draws)[:, 0]  # (3, V)
+            self._chunk = (first, index[0], None if q is None else q[0], choices)
+        _, index, q, choices = self._chunk
+        visits = slice((self.step - first) * batch_size, (self.step - first + 1) * batch_size)
+        return index[visits], None if q is None else q[visits], None if choices is None else choices[:, visits]
+
+
+def _fresh(task: Task, replica: int) -> torch.nn.Module:
+    """The network with the first weights of this replica; torch's generator is left as it was."""
+    seed, number, first = (torch.tensor([[value]]) for value in (task.seed, replica, 0))
+    draws = Draws(seed, number, first, Stream.INIT, torch.float64)
+    with _torch_generator, torch.random.fork_rng(devices=[]):
+        torch.manual_seed((draws.words(0).item() << 31) ^ draws.words(1).item())
+        return build(task.network, task.train.classes)
