@@ -12,8 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kdsim import __version__, cli_output
+from kdsim import __version__, cli_output, cli_training
 from kdsim.cli_data import data
+from kdsim.cli_run import (
+    FORMATS,
+    INTERRUPTED,
+    USER_ERROR,
+    DataDir,
+    Device,
+    Json,
+    Out,
+    Quick,
+    Replicas,
+    Seed,
+    Set,
+    Stopped,
+    draw,
+    load_study,
+    run,
+    settings_of,
+    use_data,
+)
 from kdsim.config import ConfigError, by_name, choose, encode, error_line, in_study_file, override
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
@@ -31,10 +50,8 @@ Examples:
   kdsim run-study noise-sweep --set problem=softmax-linear --replicas 256
   kdsim show-study noise-sweep                 the keys of --set, the cells, the cost
   kdsim results noise-sweep --json             the stored table, for your own analysis
+  kdsim distill resnet20 resnet8 --data known-images --quick       a network taught by another
 """
-
-FORMATS = ("png", "pdf", "svg")
-USER_ERROR, INTERRUPTED = 2, 130
 
 
 class Commands(TyperGroup):
@@ -65,18 +82,9 @@ Stored = Annotated[
         metavar="NAME|FILE|FOLDER", help="a study, a study file, or the folder of a run", show_default=False
     ),
 ]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="set a key of the study; may be repeated")
-]
-Out = Annotated[str, typer.Option("--out", metavar="DIR", help="results folder")]
-Quick = Annotated[bool, typer.Option("--quick", help="a small version that ends within seconds")]
-Replicas = Annotated[str | None, typer.Option("--replicas", metavar="N", help="independent runs of each cell")]
-Seed = Annotated[str | None, typer.Option("--seed", metavar="N", help="seed of the pool and of all randomness")]
-Device = Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1")]
 Engine = Annotated[
     str | None, typer.Option("--engine", metavar="E", help="auto, cpu_fused, gpu_fused, torch or autograd")
 ]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 Csv = Annotated[bool, typer.Option("--csv", help="print CSV")]
 
 
@@ -105,51 +113,12 @@ def run_study(
     seed: Seed = None,
     device: Device = None,
     engine: Engine = None,
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> int:
     """Simulate a study, or what is not yet stored of it; then its table and its figure."""
-    study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
-    draw = cli_output.figure_function(getattr(type(study), "figure", None))
-
-    from kdsim.study import report, runner
-    from kdsim.study.store import read_study
-
-    try:
-        with cli_output.compilation_note(), cli_output.progress_report() as progress:
-            result = runner.run(study, out, progress=progress)
-    except runner.Interrupted as interruption:
-        raise _Stopped(str(interruption)) from None
-    code = 0
-    for failure in result.failures:
-        cli_output.error(failure)
-        code = USER_ERROR if result.user_error else 1
-    if not result.rows:
-        return code
-    if not as_json:
-        cli_output.print_table(report.results_table(result.rows))
-    figures: list[str] = []
-    if draw is not None:
-        figures, failed = _draw(draw, read_study(result.folder), FORMATS[:2])
-        code = max(code, failed)
-    if as_json:
-        content = {
-            "study": result.name,
-            "settings": result.settings,
-            "rows": result.rows,
-            "replica_steps": result.replica_steps,
-            "engine_seconds": result.engine_seconds,
-            "wall_seconds": result.wall_seconds,
-            "results": str(result.folder),
-            "figures": figures,
-        }
-        cli_output.print_json(content | ({"failures": result.failures} if result.failures else {}))
-        return code
-    spent = f"{result.replica_steps:,} replica-steps in {cli_output.duration(result.engine_seconds)}"
-    print(f"\n{spent}" if result.replica_steps else "\nnothing to simulate: all cells were stored")
-    print(f"results  {result.folder}")
-    for file in figures:
-        print(f"figure   {file}")
-    return code
+    use_data(data_dir)
+    return run(_load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine), out, as_json)
 
 
 @app.command("list-studies")
@@ -171,21 +140,23 @@ def show_study(
     seed: Seed = None,
     device: Device = None,
     engine: Engine = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Settings with their meaning, cells with theory's numbers, and what a run would cost."""
     study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
-    from kdsim.study import packs, report
+    use_data(data_dir)
+    from kdsim.study import packs, report, trainings
 
-    rows = packs.predicted_rows(study)
-    cost = packs.estimate(study)
+    training = trainings.is_training(study)
+    rows = trainings.planned_rows(study) if training else packs.predicted_rows(study)
+    cost = trainings.estimate(study) if training else packs.estimate(study)
     print(f"{study.name}: {getattr(study, 'summary', None) or report.summary_line(type(study))}\n")
     texts = [[setting.key, setting.value, setting.doc] for setting in report.settings(study)]
     cli_output.print_table(report.Table(["key of --set", "value", "meaning"], texts))
-    cli_output.print_table(report.cells_table(rows))
-    print(
-        f"\n{cost.cells} cells in {cost.packs} engine call{'s' * (cost.packs > 1)}, "
-        f"{cost.replica_steps:,} replica-steps, about {cli_output.duration(cost.seconds)} here"
-    )
+    cli_output.print_table(report.planned_table(rows) if training else report.cells_table(rows))
+    calls = f"{cost.packs} {'training' if training else 'engine call'}{'s' * (cost.packs > 1)}"
+    seconds = cli_output.duration(cost.seconds)
+    print(f"\n{cost.cells} cells in {calls}, {cost.replica_steps:,} replica-steps, about {seconds} here")
 
 
 @app.command(short_help="Theory without simulation: bounds, predicted floors.")
@@ -201,8 +172,10 @@ def predict(
     """Theory alone: gradient noise, bounds with their conditions, predicted floors."""
     _one_format(as_json, as_csv)
     study = _load(target, settings, quick, replicas=replicas, seed=seed)
-    from kdsim.study import packs, report
+    from kdsim.study import packs, report, trainings
 
+    if trainings.is_training(study):
+        raise ConfigError(f"study {study.name!r} trains networks, of which theory predicts nothing: see show-study")
     rows = packs.predicted_rows(study)
     if as_json:
         cli_output.print_json({"study": study.name, "settings": encode(study), "rows": rows})
@@ -261,15 +234,20 @@ def figure(
     if target.endswith(".py"):
         from kdsim.study.loading import study_of_file
 
-        draw = cli_output.figure_function(getattr(study_of_file(Path(target)), "figure", None))
+        function = cli_output.figure_function(getattr(study_of_file(Path(target)), "figure", None))
     else:
-        draw = cli_output.stored_figure(stored)
-    if draw is None:
+        function = cli_output.stored_figure(stored)
+    if function is None:
         raise ConfigError(f"study {stored.name!r} has no figure")
-    files, failed = _draw(draw, stored, extensions)
+    files, failed = draw(function, stored, extensions)
     for file in files:
         print(file)
     return failed
+
+
+# Trainings of networks --------------------------------------------------------------------------
+
+cli_training.register(app)
 
 
 # Problems and supervisions ----------------------------------------------------------------------
@@ -327,18 +305,8 @@ def _list(classes: Sequence[type]) -> None:
             print()
 
 
-def _settings(texts: list[str] | None, **options: str | None) -> dict[str, str]:
-    """`--set` and the options that are short for one."""
-    from kdsim.study.loading import parse_settings
-
-    return parse_settings([*(texts or []), *(f"{key}={text}" for key, text in options.items() if text is not None)])
-
-
 def _load(target: str, texts: list[str] | None, quick: bool, **options: str | None) -> Study:
-    from kdsim.studies import STUDIES
-    from kdsim.study.loading import load
-
-    return load(target, by_name(STUDIES), _settings(texts, **options), quick=quick)
+    return load_study(target, settings_of(texts, **options), quick)
 
 
 def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options: str | None) -> StudyResults:
@@ -349,21 +317,12 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
     from kdsim.study.store import Store, read_study
 
     known = by_name(STUDIES)
-    stored = read_study(stored_run(target, known, Store(out), _settings(texts, **options), quick=quick))
+    stored = read_study(stored_run(target, known, Store(out), settings_of(texts, **options), quick=quick))
     differing = settings_line(stored.settings, encode(known[stored.name]()) if stored.name in known else None)
     cli_output.note(f"{stored.folder}, {stored.info['date'][:16]} UTC, settings: {differing}")
     for failure in stored.info.get("failures", []):
         cli_output.note(f"not in this table: {failure}")
     return stored
-
-
-def _draw(draw: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[list[str], int]:
-    """Files of the figure, and 0; or no file, and 1 after a line that says why. The results are stored either way."""
-    try:
-        return cli_output.write_figures(draw, stored, formats), 0
-    except (Exception, SystemExit) as failure:  # a study file's own function can raise anything
-        cli_output.note(f"warning: no figure, {error_line(failure)}; the results are in {stored.folder}")
-        return [], 1
 
 
 def _one_format(as_json: bool, as_csv: bool) -> None:
@@ -377,10 +336,6 @@ def _is_closed_pipe(error: BaseException) -> bool:
     return isinstance(cause, OSError) and cause.errno == errno.EPIPE
 
 
-class _Stopped(Exception):
-    """A run was interrupted and saved what it had; the message says how to go on."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, 1 (part of it failed), 2 (bad input), 130 (interrupted).
 
@@ -390,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="kdsim", standalone_mode=False)
         sys.stdout.flush()
-    except _Stopped as stop:
+    except Stopped as stop:
         cli_output.note(str(stop))
         return INTERRUPTED
     except (Exception, SystemExit) as error:

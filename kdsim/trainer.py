@@ -38,8 +38,9 @@ from kdsim.losses import CrossEntropy, DistillationLoss
 from kdsim.networks import NETWORKS
 from kdsim.population import Population
 from kdsim.problems.base import Problem
-from kdsim.students import LinearStudent, NetworkStudent, minimiser
+from kdsim.students import LinearStudent, NetworkStudent, SoftmaxRegression, minimiser
 from kdsim.supervision import OneHot, Supervision
+from kdsim.training.evaluation import scored
 from kdsim.training.recipe import Recipe
 from kdsim.training.record import ReplicaResult, TrainingRecord, joined
 from kdsim.training.trained import TrainedNetwork, read_checked, write_checked
@@ -138,9 +139,15 @@ class StudentTrainer:
         require_count("replicas", self.replicas)
         require_count("seed", self.seed, least=0)
         require(self.seed < 2**63, "seed", self.seed, "below 2^63")
-        if not self.on_images:
-            plain = isinstance(self.loss, CrossEntropy) and isinstance(self.supervision, Supervision)
-            require(plain, "loss", self.loss, "cross-entropy on a supervision for a student of the engines")
+        if self.on_images:
+            blind = self.teacher is not None or not self.supervision.uses_x
+            require(blind, "supervision", self.supervision, "one that does not look at x: x are bytes of images")
+        else:
+            head = self.student.head if isinstance(self.student, NetworkStudent) else self.student
+            require(isinstance(head, SoftmaxRegression), "student", self.student, "one under cross-entropy")
+            require(self.teacher is None, "supervision", self.supervision, "no teacher for a student of the engines")
+            plain = isinstance(self.loss, CrossEntropy)
+            require(plain, "loss", self.loss, "cross-entropy for a student of the engines")
 
     @property
     def on_images(self) -> bool:
@@ -198,16 +205,20 @@ class StudentTrainer:
             ConfigError: the device, the data or a checkpoint is not there or not what it should be.
         """
         check_device(self.device)
+        _check_teachers(self.teacher, teachers)
         stop = stop or (lambda: False)
         if not self.on_images:
             return _run_on_engine(self, progress, stop)
-        require_count("teacher replicas", len(teachers), least=1 if self.teacher else 0)
         pools = self.pools(data_dir)
         task = self.task(pools, teachers)
         folder = None if checkpoints is None else Path(checkpoints)
         run = _Run(self, task, pools, folder, progress, stop, checkpoint_seconds)
         with _one_thread_each(self.replicas, task.device) as each:
-            results = each(run.replica, range(self.replicas))
+            try:
+                results = each(run.replica, range(self.replicas))
+            except BaseException:  # an interruption by hand reaches this thread alone
+                run.failed = True
+                raise
         if any(result is None for result in results):
             return None
         truth = (self.data.train_truth, self.data.test_truth)
@@ -277,9 +288,17 @@ class _Run:
         self.progress, self.checkpoint_seconds = progress, checkpoint_seconds
         self.test = _on(pools.test, task.device)
         self.digest, self.data = config.digest(trainer), _digest(pools.provenance)
-        self.done = [0] * trainer.replicas
         self.lock = threading.Lock()
         self.failed = False
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"checkpoints = {str(folder)!r} cannot be written: {error.strerror}") from None
+        # A checkpoint that is damaged is refused before anything is computed.
+        stored = (self._read(number) for number in range(trainer.replicas))
+        self.done = [found["walk"]["step"] if found else 0 for found in stored]
+        self._report(0, self.done[0])
 
     def replica(self, number: int) -> tuple[ReplicaResult, TrainedNetwork] | None:
         """Train one replica to its end; None if it was told to stop, its state is then saved."""
@@ -311,19 +330,10 @@ class _Run:
     def _finished(self, number: int, walk: Walk, seconds: float) -> tuple[ReplicaResult, TrainedNetwork]:
         data, task = self.trainer.data, self.task
         well = walk.diverged_at < 0
-        last = walk.scores(self.test, data.test_truth) if well else {}
-        network = TrainedNetwork(
-            network=task.network,
-            classes=task.train.classes,
-            mean=task.normalise.mean,
-            std=task.normalise.std,
-            weights=walk.flat.state_dict(),
-            training=self.digest,
-            replica=number,
-            data=self.data,
-            scores=walk.scores(task.validation, task.truth) if well else {},
-        )
-        best: dict[str, float] = {}
+        nothing = dict.fromkeys(scored(task.train.classes, data.test_truth), float("nan"))
+        last = walk.scores(self.test, data.test_truth) if well else nothing
+        network = walk.trained(self.digest, self.data, walk.scores(task.validation, task.truth) if well else {})
+        best = nothing
         if well:
             walk.use_best()
             best = walk.scores(self.test, data.test_truth)
@@ -357,6 +367,8 @@ class _Run:
             return None
         content = read_checked(file)
         own = {"training": self.digest, "data": self.data, "replica": number}
+        if content.keys() != own.keys() | {"walk", "seconds"}:
+            raise ConfigError(f"{file} is not a checkpoint, it has {', '.join(content)}: delete it to start over")
         for key, value in own.items():
             if content.get(key) != value:
                 raise ConfigError(
@@ -364,6 +376,20 @@ class _Run:
                     "delete it to start over"
                 )
         return content
+
+
+def _check_teachers(teacher: Teacher | None, networks: Sequence[TrainedNetwork]) -> None:
+    """Refuse what are not the replicas of the teacher's training, all and in order, and one that diverged."""
+    count = teacher.training.replicas if teacher else 0
+    require(len(networks) == count, "number of teachers", len(networks), f"{count}, the replicas of the training")
+    for number, network in enumerate(networks):
+        found, own = (network.training, network.replica), (config.digest(teacher.training), number)
+        if found != own:
+            raise ConfigError(
+                f"teacher {number} is training {found[0]!r} replica {found[1]}: must be {own[0]!r} {own[1]}"
+            )
+        if not network.scores:
+            raise ConfigError(f"teacher {number} diverged when it was trained: no student can learn from it")
 
 
 def _checkpoint_file(folder: Path, trainer: StudentTrainer, replica: int) -> Path:
@@ -428,11 +454,15 @@ def _run_on_engine(
     reference = trainer.student.reference(population) if network else minimiser(trainer.student, population)
     anchor = torch.zeros_like(reference) if network else trainer.student.anchor(population)
 
-    def ask(step: int) -> bool:
+    def report(step: int) -> None:
         if progress is not None:
             progress(step * trainer.replicas, sgd.steps * trainer.replicas)
+
+    def ask(step: int) -> bool:
+        report(step)
         return stop()
 
+    report(0)
     started = time.monotonic()
     record, _ = ENGINES[choice.engine].run(
         trainer.student, population, lanes, sgd, recording, reference=reference, anchor=anchor, device=trainer.device,
@@ -440,10 +470,12 @@ def _run_on_engine(
     )  # fmt: skip
     if record is None:
         return None
+    report(sgd.steps)
     seconds = time.monotonic() - started
     sizes = {"classes": population.classes, "train_size": training, "validation_size": held_out, "test_size": 0}
     provenance = {"source": trainer.data.name, "engine": choice.engine, **sizes}
-    return Trained(_as_training(record, seconds / trainer.replicas), (), provenance)
+    exact = network or trainer.student.realisable_optimum(population) is not None
+    return Trained(_as_training(record, seconds / trainer.replicas, exact), (), provenance)
 
 
 def _held_out(trainer: StudentTrainer, population: Population) -> int:
@@ -455,15 +487,24 @@ _NAMES = {"loss": "loss", "label_accuracy": "accuracy", "ece": "ece", "excess_ri
 """Curves of an engine's record, and their names in a training record."""
 
 
-def _as_training(record: Record, seconds: float) -> TrainingRecord:
+def _as_training(record: Record, seconds: float, exact: bool) -> TrainingRecord:
+    """The record of an engine as that of a training.
+
+    Args:
+        exact: whether excess risk is that above p itself, which is KL(p, q); else it is that above the best student.
+    """
     seen = record.steps > 0
     names = {old: new for old, new in _NAMES.items() if old in record.curves}
+    if not exact:
+        names["excess_risk"] = "excess_risk"
     if "label_accuracy" not in names:
         names["accuracy"] = "accuracy"
     replicas = record.diverged_at.numel()
+    steps = record.steps[seen]
+    lost = (record.diverged_at >= 0) & (steps[:, None] >= record.diverged_at)  # (C, R)
     return TrainingRecord(
-        steps=record.steps[seen],
-        curves={new: record.curves[old][seen].double() for old, new in names.items()},
+        steps=steps,
+        curves={new: record.curves[old][seen].double().masked_fill(lost, float("nan")) for old, new in names.items()},
         test={},
         best_test={},
         best_step=torch.full((replicas,), int(record.steps[-1])),

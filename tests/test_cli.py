@@ -18,6 +18,7 @@ import tiny_study
 
 from kdsim import __version__
 from kdsim.cli import main
+from kdsim.config import SCHEMA_VERSION
 from kdsim.problems import PROBLEMS
 from kdsim.supervision import SUPERVISIONS
 
@@ -263,7 +264,7 @@ def test_bad_input_is_one_line(
 
 def test_another_schema_is_refused(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tiny_run / "study.json"
-    file.write_text(file.read_text().replace('"schema": 1', '"schema": 0'))
+    file.write_text(file.read_text().replace(f'"schema": {SCHEMA_VERSION}', '"schema": 0'))
     for command in (["results", "tiny"], ["results", str(tiny_run)], ["figure", TINY]):
         assert main(command) == 2
         err = capsys.readouterr().err

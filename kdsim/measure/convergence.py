@@ -38,7 +38,7 @@ def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | 
     best on the validation images, and best_step the mean of its step. NAME: on the validation images at the last step.
     floor: mean of KL(p, q) over the validation images and the evaluations in the window, where p is known.
     noise_accuracy, noise_loss: `convergence_noise` of accuracy and loss in the window; fluctuation is noise_loss. All
-    are None where a replica diverged.
+    are None where a replica diverged, and noise where the window has fewer than `FEWEST` evaluations.
 
     Args:
         window: last part of the run, in (0, 1].
@@ -51,12 +51,14 @@ def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | 
     values |= {name: curve[-1] for name, curve in record.curves.items()}
     if "bcp_kl" in record.curves:
         values["floor"] = record.curves["bcp_kl"][late].mean(0)
-    for name in ("accuracy", "loss"):
-        if name in record.curves and int(late.sum()) >= FEWEST:
-            values[f"noise_{name}"] = convergence_noise(record.curves[name][late], record.steps[late])
-    if "noise_loss" in values:
-        values["fluctuation"] = values["noise_loss"]
+    noise = ("noise_accuracy", "noise_loss", "fluctuation")
+    if int(late.sum()) >= FEWEST:
+        for name, metric in zip(noise, ("accuracy", "loss", "loss"), strict=True):
+            if metric in record.curves:
+                values[name] = convergence_noise(record.curves[metric][late], record.steps[late])
     found: dict[str, float | int | None] = {}
+    for name in noise:
+        found |= columns(name, None)
     for name, each in values.items():
         found |= columns(name, None) if diverged else _interval(name, each)
     return found | {"best_step": record.best_step.double().mean().item(), "diverged": diverged}

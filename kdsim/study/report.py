@@ -213,14 +213,32 @@ _TRAINING_SCORES = (
 )
 
 
-def _training_table(rows: Sequence[Row]) -> Table:
-    table = Table([], [[] for _ in rows], optional=("loss", "test ece", "noise loss", "test loss"))
+def planned_table(rows: Sequence[Row]) -> Table:
+    """What would be trained, and what the truth says of it."""
+    table = _training_identity(rows)
+    _add(table, "steps", [f"{row['steps']:,}" for row in rows])
+    _add(table, "cell", [row["cell"] for row in rows], numeric=False)
+    if any(row["nu"] is not None for row in rows):
+        _add(table, "nu", [number(row["nu"]) for row in rows])
+    if rows[0]["bayes_loss"] is not None:
+        table.common["validation loss of the truth"] = number(rows[0]["bayes_loss"])
+    return table
+
+
+def _training_identity(rows: Sequence[Row]) -> Table:
+    """A table with the columns that say what each training is."""
+    table = Table([], [[] for _ in rows], optional=("loss", "test ece", "noise loss", "test loss", "cell"))
     for key in _TRAINING_IDENTITY:
         texts = [_text(row[key]) for row in rows]
         if len(set(texts)) > 1:
             _add(table, key, texts, numeric=isinstance(rows[0][key], (int, float)))
         elif texts[0] != "-":
             table.common[key] = texts[0]
+    return table
+
+
+def _training_table(rows: Sequence[Row]) -> Table:
+    table = _training_identity(rows)
     for header, key in _TRAINING_SCORES:
         if header in ("acc.", "loss") and any(row.get("test_accuracy") is not None for row in rows):
             continue

@@ -6,21 +6,29 @@ DIR/partial/<digest>-r<replica>.pt      a replica of an interrupted training
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import torch
 
 from kdsim import config
 from kdsim.config import kind_of
 from kdsim.measure.convergence import summarise
+from kdsim.study.base import Study
+from kdsim.study.packs import Estimate, cells_of, check_machine
 from kdsim.study.rows import json_ready
 from kdsim.study.store import PARTIAL, Store
 from kdsim.study.tables import columns_over_replicas
 from kdsim.study.training_rows import TRAINING, known, student_name, summary, taught_by
 from kdsim.trainer import StudentTrainer, Trained
 from kdsim.training.record import TrainingRecord
+from kdsim.training.walk import Task, Walk
+
+PROBE_STEPS, PROBE_SECONDS = 5, 1.0
+"""Steps of a network, or seconds of an engine, from which the duration of a training is estimated."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +62,13 @@ class Training:
         return f"training of {student_name(trainer)} on {kind_of(type(trainer.data))} ({taught_by(trainer)})"
 
 
-def trainings(cells: Iterable[StudentTrainer], store: Store) -> list[Training]:
+def trainings(cells: Iterable[StudentTrainer], store: Store | None) -> list[Training]:
     """Those of the cells that are not stored, each once and behind its teacher's, which may be no cell itself."""
     order: dict[str, Training] = {}
 
     def add(trainer: StudentTrainer) -> None:
         digest = config.digest(trainer)
-        if digest in order or store.has_cell(digest):
+        if digest in order or (store is not None and store.has_cell(digest)):
             return
         if trainer.teacher is not None:
             add(trainer.teacher.training)
@@ -116,3 +124,80 @@ def tables(record: TrainingRecord) -> tuple[pd.DataFrame, pd.DataFrame]:
     replicas |= {f"test_{name}": values.numpy() for name, values in record.test.items()}
     replicas |= {f"best_test_{name}": values.numpy() for name, values in record.best_test.items()}
     return curves, pd.DataFrame(replicas)
+
+
+# Before anything runs ---------------------------------------------------------------------------
+
+
+def is_training(study: Study) -> bool:
+    """Whether the study's cells are trainings."""
+    return isinstance(cells_of(study)[0], StudentTrainer)
+
+
+def planned_rows(study: Study) -> list[dict[str, Any]]:
+    """What would be trained: one row a cell."""
+    planned = []
+    for trainer in cells_of(study):
+        size = trainer.train_size()
+        row = {"cell": config.digest(trainer), **summary(trainer), "steps": trainer.steps(size), "train_size": size}
+        planned.append(row | json_ready(known(trainer)))
+    return planned
+
+
+def estimate(study: Study) -> Estimate:
+    """What the whole study costs, teachers included, from a few steps and an evaluation of each kind of training."""
+    cells = cells_of(study)
+    check_machine(cells)
+    todo = trainings(cells, None)
+    return Estimate(
+        cells=len(dict.fromkeys(map(config.digest, cells))),
+        packs=len(todo),
+        replica_steps=sum(training.replicas * training.steps for training in todo),
+        seconds=sum(_probe(training) for training in todo),
+    )
+
+
+def _probe(training: Training) -> float:
+    """Seconds that a training will take. A teacher counts as a network with its first weights: it costs the same."""
+    trainer = training.trainer
+    if not trainer.on_images:
+        return _probe_engine(trainer)
+    workers = torch.get_num_threads()
+    side_by_side = min(workers, training.replicas) if trainer.device == "cpu" else 1
+    if side_by_side > 1:
+        torch.set_num_threads(1)
+    try:
+        walk = Walk(_task(trainer), 0)
+        walk.advance()  # the first step warms up
+        started = time.monotonic()
+        for _ in range(PROBE_STEPS):
+            walk.advance()
+        step = (time.monotonic() - started) / PROBE_STEPS
+        started = time.monotonic()
+        walk.scores(walk.task.validation, walk.task.truth)
+        look = time.monotonic() - started
+    finally:
+        torch.set_num_threads(workers)
+    rounds = -(-training.replicas // side_by_side)
+    return rounds * (step * training.steps + look * len(walk.schedule))
+
+
+def _task(trainer: StudentTrainer) -> Task:
+    """What its replicas share, with a teacher that knows nothing."""
+    teachers = ()
+    if trainer.teacher is not None:
+        untrained = Walk(_task(trainer.teacher.training), 0)
+        teachers = (untrained.trained("", "", {}),)
+    return trainer.task(trainer.pools(), teachers)
+
+
+def _probe_engine(trainer: StudentTrainer) -> float:
+    """Seconds of an engine's run, from its first steps."""
+    started = time.monotonic()
+    seen = [(0.0, 0, 1)]
+    trainer.run(
+        progress=lambda done, total: seen.append((time.monotonic() - started, done, total)),
+        stop=lambda: time.monotonic() - started > PROBE_SECONDS,
+    )
+    seconds, done, total = seen[-1]
+    return seconds * total / max(done, 1)

@@ -24,7 +24,7 @@ def scores(log_probs: Tensor, pool: Population, truth: str) -> dict[str, float]:
 
     loss: -log q_y in nats; accuracy, top5: share of labels that are the most probable class, among the five most
     probable; brier: |q - e_y|^2; ece: expected calibration error in 15 bins (`kdsim.scores`). bcp_kl: KL(p, q) in nats;
-    bcp_l2: |q - p|, where p is the BCP or what people say.
+    bcp_l2: |q - p|, where p is the BCP or what people say. All are NaN where an entry of `log_probs` is.
 
     Args:
         log_probs: (N, K).
@@ -32,6 +32,8 @@ def scores(log_probs: Tensor, pool: Population, truth: str) -> dict[str, float]:
         truth: what p is, see `ImageSource`.
     """
     log_probs, labels = log_probs.double(), pool.y.to(log_probs.device)
+    if log_probs.isnan().any():
+        return dict.fromkeys(scored(log_probs.shape[-1], truth), float("nan"))
     q = log_probs.exp()
     found = {
         "loss": negative_log_likelihood(log_probs, labels),

@@ -9,6 +9,7 @@ from kdsim.config import require, require_count, require_positive
 from kdsim.data.augmentation import CropFlip
 from kdsim.engines.optimisers import Adam, GradientDescent, Optimiser
 from kdsim.engines.schedules import Constant, Schedule, StepDecay
+from kdsim.rng import MAX_VISITS
 
 Precision = Literal["bfloat16", "float32"]
 
@@ -50,7 +51,13 @@ class Recipe:
         require(self.precision in get_args(Precision), "precision", self.precision, " or ".join(get_args(Precision)))
 
     def steps(self, images: int) -> int:
-        """Steps on so many training images: visits rounded up to whole batches."""
+        """Steps on so many training images: visits rounded up to whole batches.
+
+        Raises:
+            ConfigError: more visits than the random numbers can be told apart by.
+        """
+        fits = self.epochs * images + self.batch_size <= MAX_VISITS
+        require(fits, "epochs", self.epochs, f"below {MAX_VISITS // images} on {images} images")
         return max(1, -(-round(self.epochs * images) // self.batch_size))
 
 

@@ -7,13 +7,14 @@ flips. So the state is tensors and a step number, and no generator has to be sto
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kdsim.config import ConfigError
 from kdsim.data.augmentation import CropFlip, Normalisation
 from kdsim.engines.base import SGD, Lane
 from kdsim.engines.samples import Samples
@@ -25,6 +26,7 @@ from kdsim.supervision import OneHot, Supervision
 from kdsim.training.evaluation import forward, log_probs_of, scored, scores
 from kdsim.training.flat_module import FlatModule
 from kdsim.training.recipe import Recipe
+from kdsim.training.trained import TrainedNetwork
 
 CHUNK_STEPS = 64
 """Steps whose indices, targets and crops are drawn at a time."""
@@ -145,6 +147,21 @@ class Walk:
         task = self.task
         return scores(log_probs_of(self.module, pool.x, task.normalise, task.mixed), pool, truth)
 
+    def trained(self, training: str, data: str, scores: Mapping[str, float]) -> TrainedNetwork:
+        """The network as it is now; see `TrainedNetwork` for the arguments."""
+        task = self.task
+        return TrainedNetwork(
+            network=task.network,
+            classes=task.train.classes,
+            mean=task.normalise.mean,
+            std=task.normalise.std,
+            weights=self.flat.state_dict(),
+            training=training,
+            replica=self.replica,
+            data=data,
+            scores=scores,
+        )
+
     def use_best(self) -> None:
         """Put back the parameters that were best on the validation images."""
         self.flat.restore(self.best["parameters"].to(self.task.device), self.best["buffers"])
@@ -157,12 +174,15 @@ class Walk:
             "module_buffers": self.flat.buffers(),
             "optimiser": {name: buffer.cpu().clone() for name, buffer in self.buffers.items()},
             "curves": self.curves.clone(),
-            "loss_sum": self.loss_sum.cpu(),
+            "loss_sum": self.loss_sum.cpu().clone(),
             "diverged_at": self.diverged_at,
             "best": dict(self.best),
         }
 
     def _restore(self, found: dict[str, Any]) -> None:
+        if _form(found) != _form(self.state()):
+            what = f"the stored state of replica {self.replica}"
+            raise ConfigError(f"{what} is not one of a {self.task.network} in this training: delete its checkpoint")
         self.step = found["step"]
         self.flat.restore(found["parameters"].to(self.task.device), found["module_buffers"])
         for name, buffer in self.buffers.items():
@@ -206,10 +226,18 @@ class Walk:
         return index[visits], None if q is None else q[visits], None if choices is None else choices[:, visits]
 
 
+def _form(state: Any) -> Any:
+    """What all states of one replica agree in: names and shapes."""
+    if isinstance(state, dict):
+        return {name: sorted(value) if name == "best" else _form(value) for name, value in state.items()}
+    return tuple(state.shape) if isinstance(state, Tensor) else None
+
+
 def _fresh(task: Task, replica: int) -> torch.nn.Module:
     """The network with the first weights of this replica; torch's generator is left as it was."""
     seed, number, first = (torch.tensor([[value]]) for value in (task.seed, replica, 0))
     draws = Draws(seed, number, first, Stream.INIT, torch.float64)
     with _torch_generator, torch.random.fork_rng(devices=[]):
-        torch.manual_seed((draws.words(0).item() << 31) ^ draws.words(1).item())
+        # Not `torch.manual_seed`, which would seed the generators of the GPUs as well.
+        torch.default_generator.manual_seed((draws.words(0).item() << 31) ^ draws.words(1).item())
         return build(task.network, task.train.classes)

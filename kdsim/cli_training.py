@@ -1,0 +1,104 @@
+"""The commands `kdsim train` and `kdsim distill`: the studies of these names, with options for what one sets most."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from kdsim.cli_run import DataDir, Device, Json, Out, Quick, Replicas, Seed, Set, load_study, run, settings_of, use_data
+
+Data = Annotated[str | None, typer.Option("--data", metavar="D", help="cifar10, cifar10h, cifar100 or known-images")]
+RecipeName = Annotated[str | None, typer.Option("--recipe", metavar="R", help="crd, bayesian-kd or plain")]
+Epochs = Annotated[str | None, typer.Option("--epochs", metavar="N", help="instead of the recipe's")]
+
+
+def train(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="for example wrn-16-2", show_default=False)],
+    data: Data = None,
+    data_dir: DataDir = None,
+    supervision: Annotated[
+        str | None, typer.Option("--supervision", metavar="S", help="see list-supervisions; one-hot is the labels")
+    ] = None,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    settings: Set = None,
+    out: Out = "results",
+    quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> int:
+    """Train a network on images: a teacher, or a student alone.
+
+    The study "train": `kdsim show-study train` lists the keys of --set. A run that was interrupted or killed goes on
+    from its last checkpoint when the same command is given again.
+
+    \b
+    Examples:
+      kdsim train resnet8 --data known-images --epochs 3
+      kdsim train wrn-16-2 --data-dir my/data --epochs 10 --set data.few_shot=0.2
+      kdsim train resnet20 --data cifar10h --data-dir my/data --supervision exact
+    """
+    use_data(data_dir)
+    options = {"data": data, "supervision": supervision, "recipe": recipe, "recipe.epochs": epochs}
+    chosen = settings_of(settings, network=network, replicas=replicas, seed=seed, device=device, **options)
+    return run(load_study("train", chosen, quick), out, as_json)
+
+
+def distill(
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="a network", show_default=False)],
+    student: Annotated[str, typer.Argument(metavar="STUDENT", help="a network", show_default=False)],
+    loss: Annotated[str | None, typer.Option("--loss", metavar="L", help="kd, dkd, dist, ttm, wttm, ...")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="the loss's published settings for this pair of networks")
+    ] = False,
+    data: Data = None,
+    data_dir: DataDir = None,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    teacher_epochs: Annotated[
+        str | None, typer.Option("--teacher-epochs", metavar="N", help="instead of the recipe's")
+    ] = None,
+    settings: Set = None,
+    out: Out = "results",
+    quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> int:
+    """Train a teacher on labels, unless it is stored, and a student that learns from it.
+
+    The study "distill": `kdsim show-study distill` lists the keys of --set.
+
+    \b
+    Examples:
+      kdsim distill wrn-40-2 wrn-16-2 --loss dkd --published --data cifar100 --data-dir my/data --device cuda
+      kdsim distill resnet20 resnet8 --data known-images --epochs 4 --teacher-epochs 8 --replicas 3
+    """
+    use_data(data_dir)
+    options = {"data": data, "recipe": recipe, "recipe.epochs": epochs, "teacher_recipe.epochs": teacher_epochs}
+    options |= _published(teacher, student, loss or "kd") if published else {"loss": loss}
+    chosen = settings_of(
+        settings, teacher=teacher, student=student, replicas=replicas, seed=seed, device=device, **options
+    )
+    return run(load_study("distill", chosen, quick), out, as_json)
+
+
+def _published(teacher: str, student: str, loss: str) -> dict[str, str]:
+    """The published settings of a loss for a pair, as texts of `--set`."""
+    from kdsim.losses import preset
+    from kdsim.study.report import setting_text
+
+    found = preset(f"{teacher} to {student}", loss)
+    fields = {f"loss.{item.name}": setting_text(getattr(found, item.name)) for item in dataclasses.fields(found)}
+    return {"loss": found.name, **fields}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("train", short_help="Train a network on images.")(train)
+    app.command("distill", short_help="Train a network taught by another.")(distill)

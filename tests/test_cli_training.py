@@ -1,0 +1,117 @@
+"""kdsim train, kdsim distill and the studies of networks from the command line, at a size of seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdsim.cli import main
+from kdsim.studies import STUDIES
+from kdsim.study.base import Study
+from kdsim.study.packs import cells_of
+from kdsim.trainer import StudentTrainer
+
+IMAGES = ("classes=3", "samples=96", "validation_samples=32", "test_samples=32", "clutter=0", "dimension=2")
+TINY = [*(f"--set=data.problem.{text}" for text in IMAGES), "--data=known-images", "--epochs=2"]
+SHORT = ["--set=recipe.batch_size=32", "--out=results"]
+NETWORK_STUDIES = [study for study in STUDIES if isinstance(cells_of(study())[0], StudentTrainer)]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KDSIM_DATA", raising=False)
+
+
+def test_train_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "resnet8", *TINY, *SHORT, "--supervision=exact", "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    (row,) = out["rows"]
+    assert (row["student"], row["supervision"], row["steps"], row["train_size"]) == ("resnet8", "exact", 6, 96)
+    assert 0 <= row["test_accuracy"] <= 1
+    assert row["test_accuracy_low"] is None  # one replica
+    assert row["floor"] > 0
+    assert row["nu"] == 0
+    assert all(Path(file).stat().st_size > 10_000 for file in out["figures"])
+    weights = list(Path("results/cells").glob("*/weights-000.pt"))
+    assert len(weights) == 1
+    assert not list(Path("results/partial").glob("*.pt"))
+
+
+def test_distill_trains_its_teacher_once(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["distill", "resnet8", "resnet8", *TINY, *SHORT, "--teacher-epochs=1", "--replicas=2"]
+    assert main([*command, "--loss=kd"]) == 0
+    first = capsys.readouterr().out
+    assert "deterministic" in first
+    assert "±" in first
+    assert main([*command, "--loss=dist", "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert [row["loss_name"] for row in out["rows"]] == ["cross-entropy", "dist"]
+    assert out["replica_steps"] == 2 * 6  # the students alone
+    assert main(["results", "distill", "--csv"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
+    assert main(["figure", "distill", "--format", "svg"]) == 0
+
+
+def test_published_settings_are_those_of_the_pair(capsys: pytest.CaptureFixture[str]) -> None:
+    small = [text for text in TINY if "epochs" not in text]
+    command = ["distill", "resnet56", "resnet20", "--loss=abkd", "--published", *small, "--epochs=0.01"]
+    assert main(["show-study", "distill", "--set=loss=abkd", *TINY[:-2], "--set=data=known-images", "--quick"]) == 0
+    capsys.readouterr()
+    assert main([*command[:2], "resnet8", *command[3:]]) == 2
+    assert "resnet56 to resnet8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["train", "resnet9"], ("resnet9", "resnet8")),
+        (["train", "resnet8", "--data", "cifar12"], ("cifar12", "cifar10")),
+        (["train", "resnet8"], ("data_dir", "KDSIM_DATA")),
+        (["train", "resnet8", "--data-dir", "nowhere"], ("nowhere", "folder")),
+        (["train", "resnet8", "--epochs", "0"], ("epochs", "0")),
+        (["train", "resnet8", "--recipe", "crd2"], ("crd2", "crd")),
+        (["train", "resnet8", *TINY, "--replicas", "0"], ("replicas", "0")),
+        (["train", "resnet8", *TINY, "--device", "cuda:7"], ("cuda:7", "cpu")),
+        (["distill", "resnet8", "vgg9"], ("vgg9", "vgg8")),
+        (["distill", "resnet8", "resnet8", "--loss", "dk"], ("dk", "dkd")),
+        (["run-study", "cifar-distillation", "--set", "pairs=resnet8"], ("resnet8", "TEACHER to STUDENT")),
+        (["run-study", "cifar-distillation", "--set", "losses=kdd", "--set", "data=known-images"], ("kdd", "kd")),
+        (["predict", "train"], ("train", "show-study")),
+    ],
+)
+def test_bad_input_is_one_line(command: list[str], words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("kdsim: error: ")
+    assert all(word in captured.err for word in words), captured.err
+
+
+@pytest.mark.parametrize("study", NETWORK_STUDIES, ids=lambda study: study.name)
+def test_studies_of_networks_have_docs_and_a_quick_version(study: type[Study]) -> None:
+    quick = study().quick()
+    assert isinstance(quick, study)
+    assert all(isinstance(cell, StudentTrainer) for cell in cells_of(quick))
+
+
+def test_image_noise_sweep_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = [f"--set=problem.{text}" for text in IMAGES]
+    assert main(["run-study", "image-noise-sweep", "--quick", *sizes, "--set=recipe.epochs=4", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["supervision"] for row in rows] == ["one-hot", "dirichlet", "exact"]
+    assert rows[0]["nu"] > rows[1]["nu"] > rows[2]["nu"] == 0
+    for row in rows:
+        assert row["floor_low"] <= row["floor"] <= row["floor_high"]
+        assert row["fluctuation_low"] <= row["fluctuation"] <= row["fluctuation_high"]
+
+
+def test_cifar_distillation_on_known_images(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--set=data=known-images", *(f"--set=data.problem.{text}" for text in IMAGES)]
+    assert main(["run-study", "cifar-distillation", "--quick", *sizes, "--set=losses=label-cross-entropy,dkd"]) == 0
+    out = capsys.readouterr().out
+    assert "dkd" in out
+    assert "figure" in out
