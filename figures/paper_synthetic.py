@@ -13,43 +13,49 @@ from matplotlib.ticker import LogLocator
 from kdsim.figures import style
 
 PANELS = (
-    ("loss", "(a) validation loss", "nats"),
+    ("loss", "(a) validation loss above the BCP's", "nats"),
     ("label_accuracy", "(b) validation accuracy", "accuracy"),
     ("bcp_l2", "(c) distance to the BCP", r"$\mathrm{E}|\phi-p|$"),
 )
+SHOWN = 1 / 450
+"""Part of the run from which curves are shown: before, nothing has happened yet."""
 
 
 def figure(results: Any) -> Figure:
-    """Three learning curves with bands over replicas, and the end of the runs, from stored results (`StudyResults`)."""
+    """Three learning curves with bands over replicas, and the end of the runs, from stored results (`StudyResults`).
+
+    Frozen targets are solid lines with bands and full markers, fresh ones dashed lines and open markers.
+    """
     rows, curves = results.rows, results.curves
     colors = _colors(rows)
     with style.paper():
-        fig = Figure(figsize=(style.TEXT_WIDTH, 4.8), layout="constrained")
+        fig = Figure(figsize=(style.TEXT_WIDTH, 5.0), layout="constrained")
         axes = fig.subplots(2, 2)
         for ax, (metric, title, unit) in zip(axes.flat[:3], PANELS, strict=True):
-            for row in rows.itertuples():
-                _band(ax, curves[curves["cell"] == row.cell], metric, colors[row.cell])
+            for row in rows.to_dict("records"):
+                _curve(ax, curves[curves["cell"] == row["cell"]], metric, row, colors[row["cell"]])
             ax.set_title(title, loc="left")
             ax.set(xscale="log", xlabel="step", ylabel=unit)
-        axes[0, 0].axhline(rows["bayes_loss"].iloc[0], color="#555555", linestyle="--", linewidth=0.9)
         for ax in (axes[0, 0], axes[1, 0]):
             ax.set_yscale("log")
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter("{x:g}")
-            ax.yaxis.set_minor_formatter("")
+            _plain_ticks(ax.yaxis)
         _ends(axes[1, 1], rows, colors)
         first = rows.iloc[0]
         fig.suptitle(
-            f"{first.problem}, MLP, step size {first.step_size:g}, batch {first.batch_size}, {first.targets} targets, "
-            f"{first.steps:,} steps, {first.replicas} replicas, seed {first.seed}; bands: 5 to 95 % of the replicas",
+            f"{first.problem}, MLP, step size {first.step_size:g}, batch {first.batch_size}, {first.steps:,} steps, "
+            f"{first.replicas} replicas, seed {first.seed}; loss of the BCP {first.bayes_loss:.3f} nats; "
+            "bands: 5 to 95 % of the replicas",
             fontsize=7, color="#444444",
         )  # fmt: skip
+        named = rows.drop_duplicates(["supervision", "level"])
         handles = [
-            Line2D([], [], color=colors[row.cell], label=_label(row.supervision, row.level))
-            for row in rows.itertuples()
+            Line2D([], [], color=colors[row["cell"]], label=_label(row["supervision"], row["level"]))
+            for row in named.to_dict("records")
         ]
-        handles.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="loss of the BCP"))
-        fig.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.3)
+        for targets in rows["targets"].unique():
+            line, marker = _strokes(targets, "#555555")
+            handles.append(Line2D([], [], color="#555555", label=f"{targets} targets", **line, **marker))
+        fig.legend(handles=handles, loc="outside lower center", ncols=6, columnspacing=1.3)
     return fig
 
 
@@ -58,19 +64,31 @@ def _label(supervision: str, level: float | None) -> str:
 
 
 def _colors(rows: pd.DataFrame) -> dict[str, str]:
-    """Exact black, one-hot red, and between them the others in the order of their noise."""
-    middle = rows[~rows["supervision"].isin(["exact", "one-hot"])].sort_values("nu")["cell"]
+    """Exact black, one-hot red, and between them the others in the order of their noise; one colour a supervision."""
+    others = rows[~rows["supervision"].isin(["exact", "one-hot"])].sort_values("nu", kind="stable")
     spare = (style.BLUE, style.SKY, style.PURPLE, style.GREEN, style.ORANGE)
-    colors = {cell: spare[place % len(spare)] for place, cell in enumerate(middle)}
+    place = others.groupby(["supervision", "level"], sort=False).ngroup()
+    colors = {cell: spare[number % len(spare)] for cell, number in zip(others["cell"], place, strict=True)}
     for name, color in (("exact", style.BLACK), ("one-hot", style.RED)):
         colors |= dict.fromkeys(rows.loc[rows["supervision"] == name, "cell"], color)
     return colors
 
 
-def _band(ax: Axes, curve: pd.DataFrame, metric: str, color: str) -> None:
-    seen = curve[curve["step"] > 0]
-    ax.plot(seen["step"], seen[f"{metric}_mean"], color=color, linewidth=1.0)
-    ax.fill_between(seen["step"], seen[f"{metric}_q05"], seen[f"{metric}_q95"], color=color, alpha=0.2, linewidth=0)
+def _strokes(targets: str, color: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Line and marker of frozen or fresh targets."""
+    fresh = targets == "fresh"
+    line = {"linestyle": (0, (3, 1.5)) if fresh else "-", "linewidth": 1.0}
+    return line, {"marker": "o", "markersize": 4, "markerfacecolor": "white" if fresh else color}
+
+
+def _curve(ax: Axes, curve: pd.DataFrame, metric: str, row: dict[str, Any], color: str) -> None:
+    seen = curve[curve["step"] >= row["steps"] * SHOWN]
+    zero = row["bayes_loss"] if metric == "loss" else 0.0
+    line, _ = _strokes(row["targets"], color)
+    ax.plot(seen["step"], seen[f"{metric}_mean"] - zero, color=color, **line)
+    if row["targets"] == "frozen":
+        low, high = seen[f"{metric}_q05"] - zero, seen[f"{metric}_q95"] - zero
+        ax.fill_between(seen["step"], low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def _ends(ax: Axes, rows: pd.DataFrame, colors: dict[str, str]) -> None:
@@ -82,14 +100,21 @@ def _ends(ax: Axes, rows: pd.DataFrame, colors: dict[str, str]) -> None:
             [[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]]
             for name in ("fluctuation", "excess_loss")
         ]
+        color = colors[row["cell"]]
         ax.errorbar(
-            row["fluctuation"], row["excess_loss"], xerr=errors[0], yerr=errors[1], color=colors[row["cell"]],
-            marker="o", markersize=4, capsize=2, elinewidth=0.8, linestyle="none",
+            row["fluctuation"], row["excess_loss"], xerr=errors[0], yerr=errors[1], color=color,
+            capsize=2, elinewidth=0.8, linestyle="none", **_strokes(row["targets"], color)[1],
         )  # fmt: skip
     ax.set_title("(d) at the end", loc="left")
     ax.set(
         xscale="log", yscale="log", xlabel="fluctuation of the loss in the tail", ylabel="loss above the BCP's, nats"
     )
-    ax.xaxis.set_minor_formatter("")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter("{x:g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        _plain_ticks(axis)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Labels 1, 2, 5 of every decade, written out."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")

@@ -61,7 +61,7 @@ def expected_calibration_error(probs: Tensor, labels: Tensor, bins: int = 15, *,
         rank = torch.arange(points, device=probs.device).expand_as(order)
         place = torch.empty_like(order).scatter_(-1, order, rank * bins // points)
     else:
-        place = (confidence.double() * bins).long().clamp(max=bins - 1)
+        place = (confidence.double() * bins).nan_to_num().long().clamp(0, bins - 1)  # NaN stays NaN through `gap`
     sums = gap.new_zeros(*gap.shape[:-1], bins).scatter_add_(-1, place, gap)
     return sums.abs().sum(-1) / points
 

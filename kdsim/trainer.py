@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 import time
@@ -19,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -40,7 +41,8 @@ from kdsim.population import Population
 from kdsim.problems.base import Problem
 from kdsim.students import LinearStudent, NetworkStudent, SoftmaxRegression, minimiser
 from kdsim.supervision import OneHot, Supervision
-from kdsim.training.evaluation import scored
+from kdsim.training.evaluation import BATCH, scored, scores
+from kdsim.training.fitted import FittedTeacher
 from kdsim.training.recipe import Recipe
 from kdsim.training.record import ReplicaResult, TrainingRecord, joined
 from kdsim.training.trained import TrainedNetwork, read_checked, write_checked
@@ -60,35 +62,85 @@ class ImageNetwork:
 
     Attributes:
         network: its name, see `kdsim.networks.NETWORKS`.
+        dropout: rate at which features are dropped before the head while it is trained, in [0, 1).
     """
 
     network: str = "resnet20"
+    dropout: float = 0.0
 
     name: ClassVar[str] = "image-network"
 
     def __post_init__(self) -> None:
         choose("network", self.network, NETWORKS)
+        require_between("dropout", self.dropout, 0, 1, "[)")
 
 
 class Teacher(ABC):
     """Trained networks that say what an image's class probabilities are. Implementations are frozen dataclasses.
 
-    A teacher is a supervision: it takes its place in a `StudentTrainer`. Student replica r learns from the teacher's
-    replica r modulo their number.
+    A teacher is a supervision: it takes its place in a `StudentTrainer`. There are `count` independent teachers of one
+    configuration; student replica r learns from number r modulo `count`.
     """
 
     name: ClassVar[str]
     training: StudentTrainer
     """What trains its networks."""
 
-    @abstractmethod
-    def predictor(self, trained: TrainedNetwork, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
-        """A function from images uint8 (b, 3, h, w) to logits or log-probabilities: (b, K), or (S, b, K) for S samples.
+    @property
+    def members(self) -> int:
+        """Networks that one teacher is made of."""
+        return 1
+
+    @property
+    def count(self) -> int:
+        """Independent teachers: replicas of the training over members."""
+        return self.training.replicas // self.members
+
+    def fit(self, networks: Sequence[TrainedNetwork], pools: Pools, number: int) -> dict[str, Tensor]:
+        """What is found after the training: tensors by name, on the CPU.
+
+        Whatever is tuned is tuned on the validation images.
 
         Args:
-            trained: one replica of `training`.
+            networks: the `members` networks of this teacher.
+            pools: what they were trained on.
+            number: of the teacher, 0 the first.
+        """
+        return {}
+
+    @abstractmethod
+    def predictor(self, fitted: FittedTeacher, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
+        """A function from images uint8 (b, 3, h, w) to log-probabilities of S posterior samples, (S, b, K).
+
+        S = 1 for a teacher without samples, which may give logits. The same images give the same numbers: samples are
+        drawn once, when the function is made.
+
+        Args:
+            fitted: one teacher of this configuration.
             mixed: whether to run convolutions in bfloat16.
         """
+
+
+def fit_teacher(
+    teacher: Teacher, networks: Sequence[TrainedNetwork], pools: Pools, number: int, device: torch.device | str = "cpu"
+) -> FittedTeacher:
+    """Teacher `number` of a configuration from all trained networks of its training."""
+    own = tuple(networks[number * teacher.members : (number + 1) * teacher.members])
+    tensors = teacher.fit(own, pools, number)
+    fitted = FittedTeacher(config.digest(teacher), teacher.name, number, own, tensors, {})
+    return replace(fitted, scores=teacher_scores(teacher, fitted, pools.validation, device))
+
+
+def teacher_scores(
+    teacher: Teacher, fitted: FittedTeacher, pool: Population, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """Scores of the predictive distribution, the mean over samples, see `kdsim.training.evaluation.scores`."""
+    mixed = teacher.training.recipe.precision == "bfloat16"
+    predict = teacher.predictor(fitted, torch.device(device), mixed)
+    with torch.no_grad():
+        parts = [torch.log_softmax(predict(x.to(device)).float(), -1).double() for x in pool.x.split(BATCH)]
+    log_probs = torch.cat([part.logsumexp(0) - math.log(len(part)) for part in parts])
+    return scores(log_probs.cpu(), pool, teacher.training.data.train_truth)
 
 
 @dataclass(frozen=True)
@@ -183,7 +235,7 @@ class StudentTrainer:
         self,
         *,
         data_dir: str | Path | None = None,
-        teachers: Sequence[TrainedNetwork] = (),
+        teachers: Sequence[FittedTeacher] = (),
         checkpoints: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
         stop: Callable[[], bool] | None = None,
@@ -193,7 +245,7 @@ class StudentTrainer:
 
         Args:
             data_dir: folder of the real images; KDSIM_DATA if None.
-            teachers: the trained replicas of `teacher.training`.
+            teachers: all `teacher.count` of them, see `fit_teacher`.
             checkpoints: folder for the states of the replicas. A run that was killed goes on from there, and ends bit
                 for bit as an undisturbed one (on a CPU, with the same library versions and number of threads). They
                 are deleted by `delete_checkpoints`, once the result is stored.
@@ -225,7 +277,7 @@ class StudentTrainer:
         record = joined(task.schedule(), task.metrics, truth, [result for result, _ in results])
         return Trained(record, tuple(network for _, network in results), dict(pools.provenance))
 
-    def task(self, pools: Pools, teachers: Sequence[TrainedNetwork] = ()) -> Task:
+    def task(self, pools: Pools, teachers: Sequence[FittedTeacher] = ()) -> Task:
         """What the replicas share, on the device."""
         device = torch.device(self.device)
         mixed = self.recipe.precision == "bfloat16"
@@ -240,11 +292,12 @@ class StudentTrainer:
             steps=self.steps(pools.train.size),
             evaluations=self.looks,
             supervision=None if self.teacher else self.supervision,
-            teachers=tuple(self.teacher.predictor(network, device, mixed) for network in teachers),
+            teachers=tuple(self.teacher.predictor(fitted, device, mixed) for fitted in teachers),
             loss=self.loss,
             targets=self.targets,
             seed=self.seed,
             device=device,
+            dropout=self.student.dropout,
         )
 
     def delete_checkpoints(self, folder: str | Path) -> None:
@@ -378,17 +431,17 @@ class _Run:
         return content
 
 
-def _check_teachers(teacher: Teacher | None, networks: Sequence[TrainedNetwork]) -> None:
-    """Refuse what are not the replicas of the teacher's training, all and in order, and one that diverged."""
-    count = teacher.training.replicas if teacher else 0
-    require(len(networks) == count, "number of teachers", len(networks), f"{count}, the replicas of the training")
-    for number, network in enumerate(networks):
-        found, own = (network.training, network.replica), (config.digest(teacher.training), number)
-        if found != own:
+def _check_teachers(teacher: Teacher | None, found: Sequence[FittedTeacher]) -> None:
+    """Refuse what are not the teachers of this configuration, all and in order, and one that diverged."""
+    count = teacher.count if teacher else 0
+    require(len(found) == count, "number of teachers", len(found), f"{count}, those of the configuration")
+    for number, fitted in enumerate(found):
+        own = config.digest(teacher), number
+        if (fitted.teacher, fitted.number) != own:
             raise ConfigError(
-                f"teacher {number} is training {found[0]!r} replica {found[1]}: must be {own[0]!r} {own[1]}"
+                f"teacher {number} is {fitted.teacher!r} number {fitted.number}: must be {own[0]!r} number {number}"
             )
-        if not network.scores:
+        if not all(network.scores for network in fitted.networks):
             raise ConfigError(f"teacher {number} diverged when it was trained: no student can learn from it")
 
 

@@ -7,11 +7,15 @@ any other optimiser gets the gradient, its buffers and the scheduled step size (
 Slower than the torch engine where both can run: a linear student walks the same path on it to rounding. Parameters
 of a linear student are held as theta - reference like there, but its outputs are computed from theta itself, so
 in float32 a floor below rounding of theta is not reached.
+
+An MLP with heavy-ball momentum and one visit a step is walked by a compiled loop instead (`kdsim.engines.fused.mlp`),
+on the same path to rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -20,12 +24,13 @@ from torch import Tensor
 from kdsim.config import ConfigError, require
 from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason
 from kdsim.engines.cuda_graph import graphed
+from kdsim.engines.fused import mlp
 from kdsim.engines.network_recorder import NetworkRecorder, ValidationRecorder
 from kdsim.engines.recorder import Record, Recorder, Recording
 from kdsim.engines.samples import Samples
 from kdsim.engines.shards import count_replicas, split, walk
 from kdsim.population import Population
-from kdsim.students import SoftmaxRegression
+from kdsim.students import MLP, SoftmaxRegression
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import AddGradient, NetworkStudent
 
@@ -86,11 +91,15 @@ class Autograd:
         if refused := self.refusal(student, population, lanes, sgd, recording, device):
             raise ConfigError(refused)
         where = torch.device(device)
-        parts = split(lanes, block_replicas(student, population) if where.type == "cpu" else None)
-        chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (count_replicas(parts[0]) * sgd.batch_size))
+        kind, limit = _Block, block_replicas(student, population) if where.type == "cpu" else None
+        visits = CHUNK_VISITS.get(where.type, 1 << 17)
+        if mlp.is_compiled(student, sgd, where):
+            kind, limit, visits = _CompiledBlock, mlp.BLOCK_REPLICAS, visits // 4  # smaller: in a second as well
+        parts = split(lanes, limit)
+        chunk = max(1, visits // (count_replicas(parts[0]) * sgd.batch_size))
 
         def make(part: Sequence[Lane], found: State | None) -> _Block:
-            return _Block(student, population, part, sgd, recording, reference, anchor, directions, where, found)
+            return kind(student, population, part, sgd, recording, reference, anchor, directions, where, found)
 
         return walk(parts, make, sgd.steps, chunk, state, stop)
 
@@ -154,16 +163,20 @@ class _Block:
         self.buffers = sgd.optimiser.buffers(self.parameters)
         if found is not None:
             self._restore(found.buffers)
+        self._prepare(student, population, anchor)
+
+    def _prepare(self, student: LinearStudent | NetworkStudent, population: Population, anchor: Tensor) -> None:
+        """What `advance` needs beside samples, recorder, parameters and buffers."""
         # Without momentum or decay the gradient goes straight into the parameters.
-        self.gradient = self.parameters if sgd.optimiser.plain else torch.zeros_like(self.parameters)
+        self.gradient = self.parameters if self.sgd.optimiser.plain else torch.zeros_like(self.parameters)
         self.one = torch.ones_like(self.step_size)
-        if linear:
-            anchor = anchor.to(device, dtype)
+        if isinstance(student, LinearStudent):
+            anchor = anchor.to(self.parameters)
             self.add_gradient = _linear_adder(student, self.parameters, self.gradient, self.origin, anchor)
         else:
             features, classes = population.features, population.classes
             self.add_gradient = student.gradient_adder(self.parameters, self.gradient, features, classes)
-        if device.type == "cuda":
+        if self.parameters.is_cuda:
             self.add_gradient = graphed(self.add_gradient, self.gradient)
 
     @property
@@ -198,6 +211,21 @@ class _Block:
             self.gradient.zero_()
             self.add_gradient(x, q, self.one)
             self.sgd.optimiser.update(self.parameters, self.gradient, self.buffers, step_size, step, self.origin)
+
+
+class _CompiledBlock(_Block):
+    """A block that `kdsim.engines.fused.mlp` walks from one recorded step to the next."""
+
+    def _prepare(self, student: MLP, population: Population, anchor: Tensor) -> None:
+        state = self.parameters, self.buffers["velocity"], self.step_size[:, 0]
+        self.walk = mlp.walker(student, self.sgd, self.samples.x, population.classes, *state)
+
+    def advance(self, start: int, end: int) -> None:
+        index, q = self.samples.chunk(start, end)
+        ends = sorted({end, *self.recorder.events.intersection(range(start + 1, end))})
+        for first, last in pairwise((start, *ends)):
+            self.walk(index, q, first - start, range(first, last))
+            self.recorder.observe(last, self.parameters)
 
 
 def _linear_adder(

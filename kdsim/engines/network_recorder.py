@@ -12,8 +12,6 @@ from kdsim.students.network import NetworkStudent
 
 LABEL_METRICS = ("loss", "label_accuracy", "ece")
 """Recorded at the points of a validation set: cross-entropy, accuracy and calibration error against their labels."""
-BLOCK_NUMBERS = 1 << 20
-"""Numbers of a layer's outputs over the pool that are held at once."""
 
 
 class NetworkRecorder(Recorder):
@@ -29,27 +27,21 @@ class NetworkRecorder(Recorder):
     def _tables(self, population: Population, reference: Tensor, dtype: torch.dtype, device: torch.device) -> None:
         self.limit = DIVERGED
         self.reference = reference.to(device, torch.float64)
+        self.linear = not reference.isnan().any()
         self.best_outputs = _classes_first(self.student.best_outputs(population.p).to(device, dtype))
-        shapes = self.student.shapes(population.features, population.classes)
-        self.block = max(1, BLOCK_NUMBERS // (population.size * max(shape[0] for shape, _ in shapes)))
 
     def _distance(self, error: Tensor) -> tuple[Tensor, Tensor]:
-        parameters = error.to(torch.float64)
-        size = parameters.square().sum(-1)
-        linear = self.student.linear_map(parameters, self.reference.shape[-1])
-        if linear is None:
+        size = torch.linalg.vector_norm(error, dim=-1).to(torch.float64).square()
+        if not self.linear:
             return torch.full_like(size, float("nan")), size
+        linear = self.student.linear_map(error.to(torch.float64), self.reference.shape[-1])
         return (linear - self.reference).square().sum((-2, -1)), size
 
-    def _pool_metrics(self, error: Tensor) -> Tensor:
-        return torch.cat([self._block_metrics(part) for part in error.split(self.block)], dim=-1)
-
-    def _outputs(self, error: Tensor) -> Tensor:
-        """Of every replica at every point, (R, N, K)."""
-        return torch.func.vmap(self.student.outputs, (0, None))(error, self.x)
-
     def _block_metrics(self, error: Tensor) -> Tensor:
-        outputs = self._outputs(error)
+        return self._metrics_of(self.student.pool_outputs(error, self.x, self.p.shape[-1]))
+
+    def _metrics_of(self, outputs: Tensor) -> Tensor:
+        """What is recorded of outputs (R, N, K), in the order of `metrics` after dist_sq."""
         risk, gap = self.student.head.compare(outputs - self.best_outputs, self.best_outputs)
         l2 = gap.square().sum(-1).sqrt_()
         metrics = (risk, _at_largest(self.p, outputs), l2)
@@ -66,9 +58,10 @@ class ValidationRecorder(NetworkRecorder):
         super()._tables(population, reference, dtype, device)
         self.labels = population.y.to(device)
 
-    def _block_metrics(self, error: Tensor) -> Tensor:
-        log_probs = self._outputs(error).log_softmax(-1)
+    def _metrics_of(self, outputs: Tensor) -> Tensor:
+        # log_softmax along an axis that is not the last in memory takes twenty times as long as its parts.
+        log_probs = outputs - outputs.logsumexp(-1, keepdim=True)
         loss = negative_log_likelihood(log_probs.double(), self.labels)
         hits = top_k_accuracy(log_probs, self.labels)
         calibration = expected_calibration_error(log_probs.exp(), self.labels)
-        return torch.cat([super()._block_metrics(error), torch.stack([loss, hits, calibration])])
+        return torch.cat([super()._metrics_of(outputs), torch.stack([loss, hits, calibration])])

@@ -43,6 +43,10 @@ class Optimiser(ABC):
         """The buffers before the first step."""
         return {name: torch.zeros_like(parameters) for name in self.buffer_names}
 
+    def posterior(self, parameters: Tensor, buffers: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """What it says of the weights beside their values, for an optimiser that holds a posterior over them."""
+        return {}
+
     @abstractmethod
     def update(
         self,
@@ -63,6 +67,22 @@ class Optimiser(ABC):
             step: number of the step, 0 the first.
             origin: point that the parameters are measured from, zero if None: weight decay pulls theta itself.
         """
+
+
+@dataclass(frozen=True)
+class WeightSampler(Optimiser):
+    """An optimiser that holds a posterior over the weights, and takes each gradient at a draw from it.
+
+    Before a forward pass the buffer "noise" is drawn from N(0, std^2) and added to the parameters; after the backward
+    pass they are the mean again, and `update` finds in "noise" what was added.
+    """
+
+    @abstractmethod
+    def std(self, parameters: Tensor, buffers: dict[str, Tensor]) -> Tensor:
+        """Standard deviation of each weight under the present posterior. (R, ...)."""
+
+    def posterior(self, parameters: Tensor, buffers: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        return {"std": self.std(parameters, buffers).cpu().clone()}
 
 
 def _theta(parameters: Tensor, origin: Tensor | None) -> Tensor:

@@ -20,6 +20,8 @@ from kdsim.rng import Draws, Stream
 from kdsim.students.base import LinearStudent, RidgeKind
 from kdsim.students.softmax_regression import SoftmaxRegression
 
+POOL_NUMBERS = 1 << 20
+"""Numbers of a layer's outputs that `NetworkStudent.pool_outputs` holds at once, about."""
 AddGradient = Callable[[Tensor, Tensor, Tensor], None]
 """Adds rate * gradient of every replica's objective on its batch: x (R, b, d), q (R, b, K), rate (R, 1)."""
 
@@ -40,10 +42,12 @@ class NetworkStudent(ABC):
     `probabilities`, `compare`): softmax regression's for cross-entropy, least squares' for squared error."""
 
     def __init_subclass__(cls, **arguments: object) -> None:
-        """A gradient by hand is not inherited by a class with outputs or an objective of its own."""
+        """What was written by hand is not inherited by a class with outputs, or an objective, of its own."""
         super().__init_subclass__(**arguments)
         if "gradient_adder" not in vars(cls) and not {"outputs", "objective"}.isdisjoint(vars(cls)):
             cls.gradient_adder = NetworkStudent.gradient_adder
+        if "pool_outputs" not in vars(cls) and "outputs" in vars(cls):
+            cls.pool_outputs = NetworkStudent.pool_outputs
 
     def __post_init__(self) -> None:
         require_between("ridge", self.ridge, 0, float("inf"), "[)")
@@ -63,6 +67,16 @@ class NetworkStudent(ABC):
     @abstractmethod
     def outputs(self, parameters: Tensor, x: Tensor) -> Tensor:
         """Outputs of one replica. (P,), (b, d) -> (b, K)."""
+
+    def pool_outputs(self, parameters: Tensor, x: Tensor, classes: int) -> Tensor:
+        """Outputs of every replica at every point of a pool, some replicas at a time. (R, P), (N, d) -> (R, N, K).
+
+        A student whose outputs are a few products of matrices may write them by hand.
+        """
+        widest = max(shape[0] for shape, _ in self.shapes(x.shape[-1], classes))
+        outputs = torch.func.vmap(self.outputs, (0, None))
+        parts = parameters.split(max(1, POOL_NUMBERS // (len(x) * widest)))
+        return torch.cat([outputs(part, x) for part in parts])
 
     def linear_map(self, parameters: Tensor, features: int) -> Tensor | None:
         """W (..., K, d) with outputs W x of a student that is linear in x, from (..., P); None for others."""

@@ -2,6 +2,7 @@
 
 DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
 DIR/cells/<digest>/weights-<replica>.pt where networks were trained
+DIR/teachers/<digest>-<number>.pt                      a fitted teacher
 DIR/partial/<digest of the pack>[-<block>].pt          an interrupted run, deleted when its cells are stored
 DIR/partial/<digest of the pack>-<block>.done.pt       a finished block of a pack that has several, likewise
 DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
@@ -31,11 +32,11 @@ from kdsim.study.training_rows import TRAINING, training_row
 from kdsim.theory.prediction import Prediction
 from kdsim.training.trained import TrainedNetwork
 
-CELLS, PARTIAL = "cells", "partial"
+CELLS, PARTIAL, TEACHERS = "cells", "partial", "teachers"
 CELL_FILE, CURVES_FILE, REPLICAS_FILE = "cell.json", "curves.parquet", "replicas.parquet"
 SPECTRUM_FILE, WEIGHTS_FILE = "spectrum.parquet", "weights-{:03d}.pt"
 STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
-RESERVED_NAMES = (CELLS, PARTIAL)
+RESERVED_NAMES = (CELLS, PARTIAL, TEACHERS)
 """Folders of a results folder that are no study."""
 
 _CELL_KEYS = {"cell": dict, "summary": dict, "prediction": dict, "measurement": dict}
@@ -193,6 +194,10 @@ class Store:
         if not files:
             raise ConfigError(f"cell folder {self.cell_folder(digest)} has no weights: delete it to train again")
         return tuple(TrainedNetwork.load(file) for file in files)
+
+    def teacher_file(self, digest: str, number: int) -> Path:
+        """File of a fitted teacher."""
+        return self.root / TEACHERS / f"{digest}-{number:03d}.pt"
 
     def row(self, study: str, digest: str, info: dict[str, Any]) -> dict[str, Any]:
         """The row of a stored cell from the content of its cell.json, see `kdsim.study.rows` and `training_rows`.

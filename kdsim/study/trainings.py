@@ -1,6 +1,7 @@
 """Cells that are trainings (`StudentTrainer`): in which order they run, their rows, and their weights on disk.
 
 DIR/cells/<digest>/weights-<replica>.pt beside cell.json and the tables, see `TrainedNetwork`
+DIR/teachers/<digest>-<number>.pt      a fitted teacher, see `FittedTeacher`
 DIR/partial/<digest>-r<replica>.pt      a replica of an interrupted training
 """
 
@@ -8,14 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import torch
 
 from kdsim import config
-from kdsim.config import kind_of
+from kdsim.config import ConfigError, kind_of
+from kdsim.data import Pools
 from kdsim.measure.convergence import summarise
 from kdsim.study.base import Study
 from kdsim.study.packs import Estimate, cells_of, check_machine
@@ -23,10 +25,13 @@ from kdsim.study.rows import json_ready
 from kdsim.study.store import PARTIAL, Store
 from kdsim.study.tables import columns_over_replicas
 from kdsim.study.training_rows import TRAINING, known, student_name, summary, taught_by
-from kdsim.trainer import StudentTrainer, Trained
+from kdsim.trainer import StudentTrainer, Teacher, Trained, fit_teacher, teacher_scores
+from kdsim.training.fitted import FittedTeacher
 from kdsim.training.record import TrainingRecord
 from kdsim.training.walk import Task, Walk
 
+SCORE_TOLERANCE = 0.01
+"""Relative change of a stored teacher's loss that rounding on another machine may make."""
 PROBE_STEPS, PROBE_SECONDS = 5, 1.0
 """Steps of a network, or seconds of an engine, from which the duration of a training is estimated."""
 
@@ -84,10 +89,40 @@ def train(
 ) -> Trained | None:
     """Run a training, or go on where it was interrupted; None if it was told to stop. Its teacher is read from disk."""
     trainer = training.trainer
-    teachers = ()
-    if trainer.teacher is not None:
-        teachers = store.read_weights(config.digest(trainer.teacher.training))
+    teachers = () if trainer.teacher is None else fitted_teachers(trainer.teacher, store)
     return trainer.run(teachers=teachers, checkpoints=store.root / PARTIAL, progress=progress, stop=stop)
+
+
+def fitted_teachers(teacher: Teacher, store: Store) -> tuple[FittedTeacher, ...]:
+    """All teachers of a configuration, whose training is stored; those that were fitted before are read.
+
+    Raises:
+        ConfigError: a file is damaged, or its teacher does not have the scores that it had when it was fitted.
+    """
+    pools = teacher.training.pools()
+    networks = None
+    found = []
+    for number in range(teacher.count):
+        file = store.teacher_file(config.digest(teacher), number)
+        if file.exists():
+            fitted = FittedTeacher.load(file)
+            check_scores(teacher, fitted, pools, str(file))
+        else:
+            networks = networks or store.read_weights(config.digest(teacher.training))
+            fitted = fit_teacher(teacher, networks, pools, number)
+            fitted.save(file)
+        found.append(fitted)
+    return tuple(found)
+
+
+def check_scores(teacher: Teacher, fitted: FittedTeacher, pools: Pools, name: str) -> None:
+    """Refuse a teacher whose loss on validation images is not that of its file: other weights, or another library."""
+    now = teacher_scores(teacher, fitted, pools.validation)
+    if abs(now["loss"] - fitted.scores["loss"]) > SCORE_TOLERANCE * max(1.0, abs(fitted.scores["loss"])):
+        raise ConfigError(
+            f"{name}: its loss on the validation images is {now['loss']:.6g}, it was {fitted.scores['loss']:.6g} "
+            "when it was stored: delete it to fit it again"
+        )
 
 
 def info(training: Training, trained: Trained) -> dict[str, Any]:
@@ -186,8 +221,9 @@ def _task(trainer: StudentTrainer) -> Task:
     """What its replicas share, with a teacher that knows nothing."""
     teachers = ()
     if trainer.teacher is not None:
-        untrained = Walk(_task(trainer.teacher.training), 0)
-        teachers = (untrained.trained("", "", {}),)
+        training = replace(trainer.teacher.training, replicas=trainer.teacher.members)
+        networks = [Walk(_task(training), number).trained("", "", {}) for number in range(training.replicas)]
+        teachers = (fit_teacher(trainer.teacher, networks, training.pools(), 0),)
     return trainer.task(trainer.pools(), teachers)
 
 

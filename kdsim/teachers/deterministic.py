@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdsim.trainer import StudentTrainer, Teacher
 from kdsim.training.evaluation import forward
-from kdsim.training.trained import TrainedNetwork
+from kdsim.training.fitted import FittedTeacher
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Deterministic(Teacher):
 
     name: ClassVar[str] = "deterministic"
 
-    def predictor(self, trained: TrainedNetwork, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
-        module, normalise = trained.module(device), trained.normalisation
-        return lambda images: forward(module, images, normalise, mixed)
+    def predictor(self, fitted: FittedTeacher, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
+        (network,) = fitted.networks
+        module, normalise = network.module(device), network.normalisation
+        return lambda images: forward(module, images, normalise, mixed)[None]

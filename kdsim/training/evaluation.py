@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -59,7 +61,7 @@ def log_probs_of(module: nn.Module, images: Tensor, normalise: Normalisation, mi
     return torch.cat(parts)
 
 
-def forward(module: nn.Module, images: Tensor, normalise: Normalisation, mixed: bool) -> Tensor:
+def forward(module: Callable[[Tensor], Tensor], images: Tensor, normalise: Normalisation, mixed: bool) -> Tensor:
     """Outputs in float32; with `mixed`, convolutions and products run in bfloat16. uint8 (b, 3, h, w) -> (b, K)."""
     x = normalise(images).contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):

@@ -7,7 +7,7 @@ import io
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class TrainedNetwork:
         replica: its number.
         data: SHA-256 of the provenance of the data that it was trained on.
         scores: on its validation images at the last step, by name: a file of other weights does not reproduce them.
+        dropout: rate of the dropout before the head that it was trained with; `module` has none.
+        posterior: what an optimiser that holds a posterior over the weights says beside their mean, tensors by name.
     """
 
     network: str
@@ -46,6 +48,8 @@ class TrainedNetwork:
     replica: int
     data: str
     scores: Mapping[str, float]
+    dropout: float = 0.0
+    posterior: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def normalisation(self) -> Normalisation:
@@ -66,8 +70,17 @@ class TrainedNetwork:
 
     def save(self, path: Path) -> None:
         """Write it to a file, whole or not at all."""
+        write_checked(path, self.content())
+
+    def content(self) -> dict[str, Any]:
+        """Tensors and plain values, from which `of` makes it again."""
         content = {item.name: getattr(self, item.name) for item in fields(self)}
-        write_checked(path, content | {"weights": dict(self.weights), "scores": dict(self.scores)})
+        return content | {name: dict(content[name]) for name in ("weights", "scores", "posterior")}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> TrainedNetwork:
+        """The network of a `content`."""
+        return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
 
     @classmethod
     def load(cls, path: Path) -> TrainedNetwork:
@@ -80,7 +93,7 @@ class TrainedNetwork:
         names = {item.name for item in fields(cls)}
         if content.keys() != names:
             raise ConfigError(f"{path} is not a trained network: it has {', '.join(sorted(content)) or 'nothing'}")
-        return cls(**content | {"mean": tuple(content["mean"]), "std": tuple(content["std"])})
+        return cls.of(content)
 
 
 def write_checked(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ flips. So the state is tensors and a step number, and no generator has to be sto
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from kdsim.config import ConfigError
 from kdsim.data.augmentation import CropFlip, Normalisation
 from kdsim.engines.base import SGD, Lane
+from kdsim.engines.optimisers import WeightSampler
 from kdsim.engines.samples import Samples
 from kdsim.losses import DistillationLoss
 from kdsim.networks import build
@@ -28,6 +30,8 @@ from kdsim.training.flat_module import FlatModule
 from kdsim.training.recipe import Recipe
 from kdsim.training.trained import TrainedNetwork
 
+DROPOUT, WEIGHTS = 2, 4
+"""First slots of what a step draws beside its visits; slots 0 and 1 of step 0 draw the first weights."""
 CHUNK_STEPS = 64
 """Steps whose indices, targets and crops are drawn at a time."""
 
@@ -48,6 +52,7 @@ class Task:
         teachers: predictors by number, (b, 3, h, w) uint8 -> logits (b, K) or (S, b, K); replica r learns from number
             r modulo their number.
         targets: "fresh" or "frozen", see `SGD`.
+        dropout: rate before the head, in training only.
     """
 
     network: str
@@ -65,6 +70,7 @@ class Task:
     targets: str
     seed: int
     device: torch.device
+    dropout: float = 0.0
 
     @property
     def mixed(self) -> bool:
@@ -117,21 +123,16 @@ class Walk:
 
     def advance(self) -> None:
         """One step, and the evaluation that is due after it."""
-        task, batch_size = self.task, self.task.recipe.batch_size
+        task = self.task
         index, q, choices = self._visits()
         images = task.train.x[index]  # (b, 3, h, w) uint8
         if task.augmentation is not None:
             images = task.augmentation.apply(images, choices)
-        outputs = forward(self.module, images, task.normalise, task.mixed)
-        if self.teacher is not None:
-            with torch.no_grad():
-                said = self.teacher(images)
-        else:
-            said = q.log()  # log-probabilities; -inf where the target has none
-        epoch = 1 + self.step * batch_size / task.train.size
-        loss = task.loss(outputs, said, task.train.y[index], epoch)
-        self.flat.gradient.zero_()
-        loss.backward()
+        with self._drawn():
+            outputs = self._outputs(images)
+            loss = self._loss(outputs, images, index, q)
+            self.flat.gradient.zero_()
+            loss.backward()
         factor = task.recipe.schedule.factor(self.step, task.steps)
         with torch.no_grad():
             self.optimiser.update(
@@ -141,6 +142,51 @@ class Walk:
         self.step += 1
         if self.step in self.schedule:
             self._evaluate()
+
+    def _loss(self, outputs: Tensor, images: Tensor, index: Tensor, q: Tensor | None) -> Tensor:
+        """Of a batch: outputs (b, K), images uint8 (b, 3, h, w) as the network saw them, their numbers, targets."""
+        task = self.task
+        if self.teacher is not None:
+            with torch.no_grad():
+                said = self.teacher(images)
+        else:
+            said = q.log()  # log-probabilities; -inf where the target has none
+        epoch = 1 + self.step * task.recipe.batch_size / task.train.size
+        return task.loss(outputs, said, task.train.y[index], epoch)
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        """Of the network in training, (b, K) float32; dropout, if there is any, stands before the head."""
+        task = self.task
+        if not task.dropout:
+            return forward(self.module, images, task.normalise, task.mixed)
+        keep = 1 - task.dropout
+
+        def thinned(x: Tensor) -> Tensor:
+            features = self.module.features(x)
+            mask = torch.rand(features.shape, generator=self._generator(DROPOUT), device=x.device) < keep
+            return self.module.head(features * mask / keep)
+
+        return forward(thinned, images, task.normalise, task.mixed)
+
+    @contextmanager
+    def _drawn(self) -> Iterator[None]:
+        """Within the block the weights are a draw from the optimiser's posterior, where it holds one."""
+        if not isinstance(self.optimiser, WeightSampler):
+            yield
+            return
+        parameters, noise = self.flat.parameters, self.buffers["noise"]
+        noise.normal_(generator=self._generator(WEIGHTS)).mul_(self.optimiser.std(parameters, self.buffers))
+        mean = parameters.clone()
+        parameters.add_(noise)
+        yield
+        parameters.copy_(mean)
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        """Random numbers of this step and replica: a state needs no generator's state."""
+        seed, number, step = (torch.tensor([[value]]) for value in (self.task.seed, self.replica, self.step))
+        draws = Draws(seed, number, step, Stream.INIT, torch.float64)
+        word = (draws.words(purpose).item() << 31) ^ draws.words(purpose + 1).item()
+        return torch.Generator(self.task.device).manual_seed(word)
 
     def scores(self, pool: Population, truth: str) -> dict[str, float]:
         """Of the present parameters."""
@@ -160,6 +206,8 @@ class Walk:
             replica=self.replica,
             data=data,
             scores=scores,
+            dropout=task.dropout,
+            posterior=self.optimiser.posterior(self.flat.parameters, self.buffers, self.step),
         )
 
     def use_best(self) -> None:

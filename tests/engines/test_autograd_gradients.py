@@ -76,6 +76,22 @@ def test_a_class_with_outputs_of_its_own_does_not_inherit_a_gradient_by_hand():
     assert Doubled.gradient_adder is NetworkStudent.gradient_adder is not MLP.gradient_adder
 
 
+@pytest.mark.parametrize(("student", "population"), STUDENTS, ids=NAMES)
+def test_outputs_over_a_pool_are_those_of_each_replica(student, population, monkeypatch):
+    """By hand, and two or three replicas at a time by vmap."""
+    monkeypatch.setattr("kdsim.students.network.POOL_NUMBERS", 2 * population.size * 5)
+    parameters = batch(student, population, 1)[0]
+    expected = torch.stack([student.outputs(row, population.x) for row in parameters])
+    for found in (student.pool_outputs, NetworkStudent.pool_outputs.__get__(student)):
+        torch.testing.assert_close(found(parameters, population.x, population.classes), expected)
+
+
+def test_a_class_with_outputs_of_its_own_does_not_inherit_outputs_over_a_pool():
+    student, parameters = Doubled((6,)), batch(MLP((6,)), POOL, 1)[0]
+    twice = 2 * MLP((6,)).pool_outputs(parameters, POOL.x, POOL.classes)
+    torch.testing.assert_close(student.pool_outputs(parameters, POOL.x, POOL.classes), twice)
+
+
 def run(student, population, lanes, sgd, **more):
     reference = student.reference(population)
     recording = Recording(checkpoints=6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,20 +35,34 @@ def _run(sgd: SGD, student=STUDENT, population: Population = POOL, engine: str =
 
 
 def test_cells_are_the_published_experiment():
-    cells = PaperSynthetic().cells()
+    cells = PaperSynthetic(targets=("frozen",)).cells()
     assert [cell.supervision for cell in cells] == [OneHot(), Dirichlet(0.5), Dirichlet(5.0), Exact()]
     sgd = cells[0].sgd
     assert (sgd.steps, sgd.batch_size, sgd.index, sgd.targets) == (45_000, 1, "permutation", "frozen")
     assert sgd.optimiser == GradientDescent(momentum=0.9) and cells[0].step_size == 5e-4
     assert sgd.held_out == 4_500 and cells[0].replicas == 32
     assert cells[0].student.shapes(31, 5)[1][0] == (128, 128)
+    recording = cells[0].recording
+    assert sum(step > recording.tail_start(45_000) for step in recording.schedule(45_000)) >= 20
+
+
+def test_each_noisy_supervision_has_a_fresh_variant_beside_it():
+    """Exact BCP are run once: there is nothing to draw."""
+    cells = PaperSynthetic().cells()
+    assert cells[:4] == PaperSynthetic(targets=("frozen",)).cells()
+    assert cells[4:] == tuple(replace(cell, sgd=replace(cell.sgd, targets="fresh")) for cell in cells[:3])
+    alone = PaperSynthetic(targets=("fresh",)).cells()
+    assert alone[:3] == cells[4:] and alone[3].supervision == Exact() and len(alone) == 4
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"validation": 27_000}, "validation"),
-        ({"targets": "thawed"}, "targets"),
+        ({"targets": ("frozen", "thawed")}, "targets"),
+        ({"targets": "fresh"}, "targets"),
+        ({"targets": ()}, "targets"),
+        ({"targets": ("fresh", "fresh")}, "targets"),
         ({"momentum": 1.0}, "momentum"),
         ({"epochs": 0.0}, "epochs"),
         ({"concentrations": (0.0,)}, "concentrations"),
@@ -104,14 +120,25 @@ def test_what_has_no_validation_set_is_refused(student, sgd, words):
 @pytest.mark.slow
 def test_the_published_ordering(tmp_path):
     """Less noise, lower loss and fluctuation, with eight replicas and a quarter of the published run."""
-    results = read_study(run(PaperSynthetic(replicas=8, epochs=0.5, validation=1_500), tmp_path).folder)
-    rows = results.rows.set_index("nu").sort_index()
+    study = PaperSynthetic(replicas=8, epochs=0.5, validation=1_500)
+    results = read_study(run(study, tmp_path).folder)
+    frozen = results.rows["targets"] == "frozen"
+    rows = results.rows[frozen].set_index("nu").sort_index()
     assert list(rows["supervision"]) == ["exact", "dirichlet", "dirichlet", "one-hot"]
     for column in ("final_loss", "fluctuation", "bcp_l2"):
         assert (np.diff(rows[column]) > 0).all(), column
+    # In half an epoch no point is seen twice: fresh targets are other draws of the same.
+    fresh = results.rows[~frozen].set_index("nu").sort_index()
+    assert list(fresh["supervision"]) == ["dirichlet", "dirichlet", "one-hot"]
+    width = rows["bcp_l2_high"] - rows["bcp_l2_low"]
+    assert ((fresh["bcp_l2"] - rows["bcp_l2"]).abs() < width)[fresh.index].all()
     assert (rows["excess_loss_low"] > 0).all()
     assert rows["fluctuation"].iloc[-1] > 4 * rows["fluctuation"].iloc[0]
     assert (rows["final_loss"] - rows["excess_loss"]).to_numpy() == pytest.approx(rows["bayes_loss"].to_numpy())
     table = results_table(results.records)
     assert table.headers[-6:] == ["loss", "above the BCP's", "fluct.", "|phi - p|", "accuracy", "ece"]
-    assert FIGURES["paper-synthetic"](results).axes
+    assert "targets" in table.headers
+    figure = FIGURES["paper-synthetic"](results)
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-2:] == ["frozen targets", "fresh targets"]
+    lines = figure.axes[0].get_lines()
+    assert sum(line.get_linestyle() == "--" for line in lines) == 3 and len(lines) == 7
