@@ -81,14 +81,14 @@ def distill(
     """
     use_data(data_dir)
     options = {"data": data, "recipe": recipe, "recipe.epochs": epochs, "teacher_recipe.epochs": teacher_epochs}
-    options |= _published(teacher, student, loss or "kd") if published else {"loss": loss}
+    options |= published_settings(teacher, student, loss or "kd") if published else {"loss": loss}
     chosen = settings_of(
         settings, teacher=teacher, student=student, replicas=replicas, seed=seed, device=device, **options
     )
     return run(load_study("distill", chosen, quick), out, as_json)
 
 
-def _published(teacher: str, student: str, loss: str) -> dict[str, str]:
+def published_settings(teacher: str, student: str, loss: str) -> dict[str, str]:
     """The published settings of a loss for a pair, as texts of `--set`."""
     from kdsim.losses import preset
     from kdsim.study.report import setting_text

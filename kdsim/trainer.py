@@ -124,23 +124,35 @@ class Teacher(ABC):
 def fit_teacher(
     teacher: Teacher, networks: Sequence[TrainedNetwork], pools: Pools, number: int, device: torch.device | str = "cpu"
 ) -> FittedTeacher:
-    """Teacher `number` of a configuration from all trained networks of its training."""
+    """Teacher `number` of a configuration from all trained networks of its training.
+
+    Raises:
+        ConfigError: they are not the replicas of that training, all and in order, or one diverged.
+    """
+    _check_networks(teacher.training, networks)
     own = tuple(networks[number * teacher.members : (number + 1) * teacher.members])
     tensors = teacher.fit(own, pools, number)
     fitted = FittedTeacher(config.digest(teacher), teacher.name, number, own, tensors, {})
     return replace(fitted, scores=teacher_scores(teacher, fitted, pools.validation, device))
 
 
+def teacher_log_probs(
+    teacher: Teacher, fitted: FittedTeacher, pool: Population, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Log-probabilities of the teacher's samples at all images, (S, N, K) float64 on the CPU."""
+    mixed = teacher.training.recipe.precision == "bfloat16"
+    predict = teacher.predictor(fitted, torch.device(device), mixed)
+    with torch.no_grad():
+        parts = [torch.log_softmax(predict(x.to(device)).double(), -1).cpu() for x in pool.x.split(BATCH)]
+    return torch.cat(parts, 1)
+
+
 def teacher_scores(
     teacher: Teacher, fitted: FittedTeacher, pool: Population, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
     """Scores of the predictive distribution, the mean over samples, see `kdsim.training.evaluation.scores`."""
-    mixed = teacher.training.recipe.precision == "bfloat16"
-    predict = teacher.predictor(fitted, torch.device(device), mixed)
-    with torch.no_grad():
-        parts = [torch.log_softmax(predict(x.to(device)).float(), -1).double() for x in pool.x.split(BATCH)]
-    log_probs = torch.cat([part.logsumexp(0) - math.log(len(part)) for part in parts])
-    return scores(log_probs.cpu(), pool, teacher.training.data.train_truth)
+    log_probs = teacher_log_probs(teacher, fitted, pool, device)
+    return scores(log_probs.logsumexp(0) - math.log(len(log_probs)), pool, teacher.training.data.train_truth)
 
 
 @dataclass(frozen=True)
@@ -190,7 +202,9 @@ class StudentTrainer:
         require_between("window", self.window, 0, 1, "(]")
         require_count("replicas", self.replicas)
         require_count("seed", self.seed, least=0)
-        require(self.seed < 2**63, "seed", self.seed, "below 2^63")
+        if self.teacher is not None:
+            replicas = self.teacher.training.replicas
+            require(self.teacher.count >= 1, "replicas of the teacher", replicas, f"at least {self.teacher.members}")
         if self.on_images:
             blind = self.teacher is not None or not self.supervision.uses_x
             require(blind, "supervision", self.supervision, "one that does not look at x: x are bytes of images")
@@ -250,7 +264,8 @@ class StudentTrainer:
                 for bit as an undisturbed one (on a CPU, with the same library versions and number of threads). They
                 are deleted by `delete_checkpoints`, once the result is stored.
             progress: called with replica-steps done and all there are.
-            stop: asked after each step; when it says True the states are saved and None is returned.
+            stop: asked after each step; when it says True the states are saved and None is returned. An engine asks
+                between chunks of steps, and saves nothing.
             checkpoint_seconds: time between two checkpoints of a replica.
 
         Raises:
@@ -366,6 +381,8 @@ class _Run:
             return None
         found = self._read(number)
         walk = Walk(self.task, number, found["walk"] if found else None)
+        if walk.teacher is None and walk.step == 0:
+            walk.require_finite()
         before, started = (found["seconds"] if found else 0.0), time.monotonic()
         saved = started
         while not walk.finished:
@@ -431,6 +448,18 @@ class _Run:
         return content
 
 
+def _check_networks(training: StudentTrainer, networks: Sequence[TrainedNetwork]) -> None:
+    """Refuse what are not the replicas of a training, all and in order, and one that diverged."""
+    count, own = training.replicas, config.digest(training)
+    require(len(networks) == count, "number of trained networks", len(networks), f"{count}, the replicas")
+    for number, network in enumerate(networks):
+        if (network.training, network.replica) != (own, number):
+            found = f"replica {network.replica} of training {network.training!r}"
+            raise ConfigError(f"trained network {number} is {found}: must be replica {number} of {own!r}")
+        if not network.scores:
+            raise ConfigError(f"replica {number} of the teacher's training diverged: no student can learn from it")
+
+
 def _check_teachers(teacher: Teacher | None, found: Sequence[FittedTeacher]) -> None:
     """Refuse what are not the teachers of this configuration, all and in order, and one that diverged."""
     count = teacher.count if teacher else 0
@@ -487,7 +516,7 @@ def _one_thread_each(replicas: int, device: torch.device) -> Iterator[Callable[.
 def _run_on_engine(
     trainer: StudentTrainer, progress: Callable[[int, int], None] | None, stop: Callable[[], bool]
 ) -> Trained | None:
-    """All replicas in one engine call. It is not resumed: studies cut such runs into slices themselves."""
+    """All replicas in one engine call, which is short: nothing is stored on the way, and one told to stop is lost."""
     population = trainer.data.population(trainer.seed)
     network = isinstance(trainer.student, NetworkStudent)
     held_out = _held_out(trainer, population)

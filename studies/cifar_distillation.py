@@ -59,7 +59,7 @@ class CifarDistillation(Study):
     def __post_init__(self) -> None:
         require_count("teachers", self.teachers)
         for pair in self.pairs:
-            _networks(pair)
+            networks_of(pair)
 
     def quick(self) -> Self:
         short, teacher = (replace(r, epochs=min(r.epochs, 1.0)) for r in (self.recipe, self.teacher_recipe))
@@ -71,7 +71,7 @@ class CifarDistillation(Study):
     def cells(self) -> tuple[StudentTrainer, ...]:
         cells = []
         for pair in self.pairs:
-            teacher_name, student_name = _networks(pair)
+            teacher_name, student_name = networks_of(pair)
             teacher = StudentTrainer(
                 ImageNetwork(teacher_name),
                 self.data,
@@ -92,7 +92,7 @@ class CifarDistillation(Study):
         return tuple(cells)
 
 
-def _networks(pair: str) -> tuple[str, str]:
+def networks_of(pair: str) -> tuple[str, str]:
     """Names of teacher and student."""
     names = [name.strip() for name in pair.split(" to ")]
     if len(names) != 2:

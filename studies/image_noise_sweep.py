@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 from kdsim.config import require_positive
 from kdsim.data import KnownImages
-from kdsim.engines import Constant, GradientDescent
+from kdsim.engines import GradientDescent, StepDecay
 from kdsim.problems import Images
 from kdsim.study.base import Study
 from kdsim.supervision import Dirichlet, Exact, OneHot
@@ -15,7 +15,21 @@ from kdsim.trainer import ImageNetwork, StudentTrainer
 from kdsim.training import Recipe
 
 SMALL = Images(
-    classes=5, samples=10_000, validation_samples=1_000, test_samples=2_000, dimension=4, clutter=1, shift=2.0
+    classes=5,
+    samples=4_000,
+    validation_samples=1_000,
+    test_samples=2_000,
+    dimension=2,
+    entropy=0.7,
+    clutter=0,
+    shift=2.0,
+)
+RECIPE = Recipe(
+    epochs=24.0,
+    batch_size=64,
+    step_size=0.03,
+    optimiser=GradientDescent(momentum=0.9),
+    schedule=StepDecay((0.5,), 0.1),
 )
 
 
@@ -23,16 +37,16 @@ SMALL = Images(
 class ImageNoiseSweep(Study):
     """A convolutional network taught by one-hot labels, noisy estimates of the BCP, and the exact BCP.
 
-    The step size is constant, so that floor and fluctuation are those of SGD and not of a schedule: floor is the mean
-    of KL(p, q) over the validation images in the window, fluctuation the standard deviation of the validation loss
-    about its own line there.
+    Each replica has one target an image, as in a data set. The step size falls once, halfway, and is constant in the
+    window: floor is the mean of KL(p, q) over the validation images there, fluctuation the standard deviation of the
+    validation loss about its own line.
 
     Attributes:
         network: the student.
         problem: the images.
         concentrations: of the Dirichlet estimates of the BCP.
-        recipe: plain SGD; see Recipe.
-        targets: "fresh" (drawn at each visit, as theory has it) or "frozen" (drawn once for each image and replica).
+        recipe: see Recipe.
+        targets: "frozen" (drawn once for each image and replica) or "fresh" (drawn at each visit, as theory has it).
         evaluations: number of evaluations on the validation images.
         window: last part of the run over which floor and fluctuation are taken.
         replicas: independent trainings of each cell.
@@ -47,13 +61,9 @@ class ImageNoiseSweep(Study):
     network: str = "resnet8"
     problem: Images = SMALL
     concentrations: tuple[float, ...] = (5.0, 0.5)
-    recipe: Recipe = field(
-        default_factory=lambda: Recipe(
-            epochs=10.0, batch_size=32, step_size=0.05, optimiser=GradientDescent(momentum=0.9), schedule=Constant()
-        )
-    )
-    targets: Literal["frozen", "fresh"] = "fresh"
-    evaluations: int = 60
+    recipe: Recipe = RECIPE
+    targets: Literal["frozen", "fresh"] = "frozen"
+    evaluations: int = 36
     window: float = 1 / 3
     replicas: int = 8
     seed: int = 0

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from kdsim import cli_training
 from kdsim.cli import main
+from kdsim.config import by_name
+from kdsim.losses import ABKD
 from kdsim.studies import STUDIES
 from kdsim.study.base import Study
+from kdsim.study.loading import load
 from kdsim.study.packs import cells_of
 from kdsim.trainer import StudentTrainer
 
@@ -56,11 +60,10 @@ def test_distill_trains_its_teacher_once(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_published_settings_are_those_of_the_pair(capsys: pytest.CaptureFixture[str]) -> None:
-    small = [text for text in TINY if "epochs" not in text]
-    command = ["distill", "resnet56", "resnet20", "--loss=abkd", "--published", *small, "--epochs=0.01"]
-    assert main(["show-study", "distill", "--set=loss=abkd", *TINY[:-2], "--set=data=known-images", "--quick"]) == 0
-    capsys.readouterr()
-    assert main([*command[:2], "resnet8", *command[3:]]) == 2
+    settings = cli_training.published_settings("resnet56", "resnet20", "abkd")
+    loss = load("distill", by_name(STUDIES), settings).loss
+    assert loss == ABKD(teacher_weight=32.0, alpha=0.8, beta=0.3)
+    assert main(["distill", "resnet56", "resnet8", "--loss=abkd", "--published", *TINY]) == 2
     assert "resnet56 to resnet8" in capsys.readouterr().err
 
 
@@ -100,7 +103,7 @@ def test_studies_of_networks_have_docs_and_a_quick_version(study: type[Study]) -
 
 def test_image_noise_sweep_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [f"--set=problem.{text}" for text in IMAGES]
-    assert main(["run-study", "image-noise-sweep", "--quick", *sizes, "--set=recipe.epochs=4", "--json"]) == 0
+    assert main(["run-study", "image-noise-sweep", "--quick", *sizes, "--set=recipe.epochs=12", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["supervision"] for row in rows] == ["one-hot", "dirichlet", "exact"]
     assert rows[0]["nu"] > rows[1]["nu"] > rows[2]["nu"] == 0

@@ -5,14 +5,19 @@ from kdsim.engines.base import SGD, Engine, Lane, State, check_device
 from kdsim.engines.choice import AUTO, ENGINES, Choice, choose_engine
 from kdsim.engines.cpu_fused import CpuFused
 from kdsim.engines.gpu_fused import GpuFused
-from kdsim.engines.optimisers import OPTIMISERS, Adam, GradientDescent, Optimiser
+from kdsim.engines.optimisers import Adam, GradientDescent, Optimiser, WeightSampler
 from kdsim.engines.recorder import METRICS, Record, Recording
 from kdsim.engines.schedules import SCHEDULES, Constant, Cosine, Schedule, StepDecay
 from kdsim.engines.torch_batched import TorchBatched
+from kdsim.engines.variational import IVON, MeanField
+
+OPTIMISERS = (GradientDescent, Adam, IVON, MeanField)
+"""Every optimiser, in the order in which messages list them."""
 
 __all__ = [
     "AUTO",
     "ENGINES",
+    "IVON",
     "METRICS",
     "OPTIMISERS",
     "SCHEDULES",
@@ -27,6 +32,7 @@ __all__ = [
     "GpuFused",
     "GradientDescent",
     "Lane",
+    "MeanField",
     "Optimiser",
     "Record",
     "Recording",
@@ -34,6 +40,7 @@ __all__ = [
     "State",
     "StepDecay",
     "TorchBatched",
+    "WeightSampler",
     "check_device",
     "choose_engine",
 ]

@@ -26,6 +26,7 @@ from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason
 from kdsim.engines.cuda_graph import graphed
 from kdsim.engines.fused import mlp
 from kdsim.engines.network_recorder import NetworkRecorder, ValidationRecorder
+from kdsim.engines.optimisers import WeightSampler
 from kdsim.engines.recorder import Record, Recorder, Recording
 from kdsim.engines.samples import Samples
 from kdsim.engines.shards import count_replicas, split, walk
@@ -63,6 +64,9 @@ class Autograd:
 
         def check() -> None:
             check_run(population, sgd, device)
+            if isinstance(sgd.optimiser, WeightSampler):
+                what = f"optimiser = {sgd.optimiser.name!r} is not allowed for a student of the engines"
+                raise ConfigError(f"{what}: it draws weights, which trainings of image networks alone do")
             if not isinstance(student, LinearStudent):
                 require(isinstance(student, NetworkStudent), "student", student, "a LinearStudent or a NetworkStudent")
                 student.size(population.features, population.classes)  # a module refuses what it cannot be

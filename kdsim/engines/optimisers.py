@@ -8,7 +8,7 @@ step by step, that of the class of torch.optim that it names.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -43,6 +43,10 @@ class Optimiser(ABC):
         """The buffers before the first step."""
         return {name: torch.zeros_like(parameters) for name in self.buffer_names}
 
+    def for_training(self, images: int, steps: int) -> Optimiser:
+        """The rule of one training: what it has left open to it, its training images and steps say, is filled in."""
+        return self
+
     def posterior(self, parameters: Tensor, buffers: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """What it says of the weights beside their values, for an optimiser that holds a posterior over them."""
         return {}
@@ -75,7 +79,27 @@ class WeightSampler(Optimiser):
 
     Before a forward pass the buffer "noise" is drawn from N(0, std^2) and added to the parameters; after the backward
     pass they are the mean again, and `update` finds in "noise" what was added.
+
+    Attributes:
+        ess: effective sample size, the number of images that the mean loss stands for, > 0: the more, the narrower the
+            posterior. None: the training images.
     """
+
+    ess: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ess is not None:
+            require_positive("ess", self.ess)
+
+    @property
+    def sample_size(self) -> float:
+        """The effective sample size, which a training or the caller has said."""
+        require(self.ess is not None, "ess", self.ess, "a number outside a training")
+        return self.ess
+
+    def for_training(self, images: int, steps: int) -> WeightSampler:
+        return self if self.ess is not None else replace(self, ess=float(images))
 
     @abstractmethod
     def std(self, parameters: Tensor, buffers: dict[str, Tensor]) -> Tensor:
@@ -85,7 +109,7 @@ class WeightSampler(Optimiser):
         return {"std": self.std(parameters, buffers).cpu().clone()}
 
 
-def _theta(parameters: Tensor, origin: Tensor | None) -> Tensor:
+def theta_of(parameters: Tensor, origin: Tensor | None) -> Tensor:
     """The sum, before anything scales it: what is zero stays exactly zero, where Adam would scale rounding up."""
     return parameters if origin is None else parameters + origin
 
@@ -133,7 +157,7 @@ class GradientDescent(Optimiser):
         origin: Tensor | None = None,
     ) -> None:
         if self.weight_decay:
-            gradient.add_(_theta(parameters, origin), alpha=self.weight_decay)
+            gradient.add_(theta_of(parameters, origin), alpha=self.weight_decay)
         if self.momentum:
             velocity = buffers["velocity"].mul_(self.momentum).add_(gradient)
             gradient = gradient.add_(velocity, alpha=self.momentum) if self.nesterov else velocity
@@ -182,16 +206,12 @@ class Adam(Optimiser):
         origin: Tensor | None = None,
     ) -> None:
         if self.weight_decay and self.decoupled:
-            parameters.addcmul_(_theta(parameters, origin), step_size, value=-self.weight_decay)
+            parameters.addcmul_(theta_of(parameters, origin), step_size, value=-self.weight_decay)
         elif self.weight_decay:
-            gradient.add_(_theta(parameters, origin), alpha=self.weight_decay)
+            gradient.add_(theta_of(parameters, origin), alpha=self.weight_decay)
         first = buffers["first_moment"].lerp_(gradient, 1 - self.beta1)
         second = buffers["second_moment"].mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
         # The correction of the second moment is applied to its root, and that of the first to the step size.
         root = torch.sqrt(second, out=gradient).div_((1 - self.beta2 ** (step + 1)) ** 0.5).add_(self.epsilon)
         ratio = torch.div(first, root, out=gradient)
         parameters.addcmul_(ratio, step_size, value=-1 / (1 - self.beta1 ** (step + 1)))
-
-
-OPTIMISERS = (GradientDescent, Adam)
-"""Every optimiser, in the order in which messages list them."""

@@ -14,7 +14,7 @@ from kdsim.problems.base import Problem
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import NetworkStudent
 from kdsim.supervision.base import Supervision
-from kdsim.trainer import StudentTrainer
+from kdsim.trainer import StudentTrainer, Teacher
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Study(ABC):
     """Name of a figure in figures/, or a function (results) -> matplotlib Figure in a study file."""
 
     @abstractmethod
-    def cells(self) -> tuple[Cell, ...] | tuple[StudentTrainer, ...]:
+    def cells(self) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher, ...]:
         """The cells, resolved to absolute numbers (a relative step size or ridge becomes a number here).
 
-        All are simulations (`Cell`), or all are trainings of networks (`StudentTrainer`).
+        All are simulations (`Cell`), or all are trainings of networks and teachers (`StudentTrainer`, `Teacher`).
         """
 
     @abstractmethod

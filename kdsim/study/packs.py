@@ -22,7 +22,7 @@ from kdsim.population import Population
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Study
-from kdsim.trainer import StudentTrainer
+from kdsim.trainer import StudentTrainer, Teacher
 
 PROBE_SECONDS = 1.0
 """Length of the trial run from which a pack's duration is estimated."""
@@ -205,7 +205,7 @@ def packs(cells: Sequence[Cell]) -> list[Pack]:
     return [Pack(tuple(group.values()), choices[key]) for key, group in groups.items()]
 
 
-def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer, ...]:
+def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher, ...]:
     """The study's cells, at least one and all of one kind.
 
     Raises:
@@ -219,10 +219,10 @@ def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer, ...]:
         raise ConfigError(f"cells of study {study.name!r}: {config.error_line(error)}") from error
     if not cells:
         raise ConfigError(f"study {study.name!r} has no cells with these settings")
-    kind = StudentTrainer if isinstance(cells[0], StudentTrainer) else Cell
+    kind = Cell if isinstance(cells[0], Cell) else (StudentTrainer, Teacher)
     for cell in cells:
         if not isinstance(cell, kind):
-            allowed = "Cell objects" if kind is Cell else "one kind of cells"
+            allowed = "all Cell, or all StudentTrainer and Teacher objects"
             raise ConfigError(f"study {study.name!r}: cells() must return {allowed}, it returned {cell!r}")
     return cells
 
@@ -232,7 +232,7 @@ def check_machine(cells: Sequence[Cell]) -> None:
     for cell in cells:
         if isinstance(cell, Cell):
             config.choose("engine", cell.engine, {AUTO: None, **ENGINES})
-        check_device(cell.device)
+        check_device(cell.training.device if isinstance(cell, Teacher) else cell.device)
 
 
 def predicted_rows(study: Study) -> list[dict[str, Any]]:

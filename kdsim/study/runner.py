@@ -22,15 +22,13 @@ from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.engines.recorder import Record, join
 from kdsim.study import dynamics, rows
-from kdsim.study.base import Study
+from kdsim.study.base import Cell, Study
 from kdsim.study.loading import figure_reference
 from kdsim.study.packs import Block, Pack, Prepared, cells_of, check_machine, packs, require_memory
 from kdsim.study.risk_curves import risk_curves
-from kdsim.study.store import PARTIAL, Store
+from kdsim.study.store import Store
 from kdsim.study.tables import curves_table, replicas_table
-from kdsim.study.trainings import Training, tables, train, trainings
-from kdsim.study.trainings import info as training_info
-from kdsim.trainer import StudentTrainer
+from kdsim.study.trainings import Fitting, Training, jobs
 
 SLICE_SECONDS = 5.0
 """Time between two saves of a running pack: what a killed run loses at most, but for a chunk of the engine."""
@@ -109,21 +107,21 @@ def run(
     for digest, info in stored.items():
         store.row(study.name, digest, info)  # a damaged cell is refused before anything is computed
     missing = [cell for cell, digest in zip(cells, digests, strict=True) if digest not in stored]
-    todo: list[Pack] | list[Training]
-    if isinstance(cells[0], StudentTrainer):
-        todo = trainings(missing, store)
-    else:
+    todo: list[Pack] | list[Training | Fitting]
+    if isinstance(cells[0], Cell):
         todo = packs(missing)
         require_memory(todo)
+    else:
+        todo = jobs(missing, store)
     failures: list[str] = []
     errors: list[BaseException] = []
     with deferred_signals() as told_to_stop:
-        session = _Session(store, told_to_stop, progress, slice_seconds, total=sum(p.replicas * p.steps for p in todo))
+        session = _Session(store, told_to_stop, progress, slice_seconds, total=sum(map(_size, todo)))
         for pack in todo:
             try:
-                stored |= session.train(pack) if isinstance(pack, Training) else session.run(pack)
+                stored |= session.run(pack) if isinstance(pack, Pack) else session.train(pack)
             except Interrupted as interruption:
-                count = f"{len(stored)} of {len(set(digests))} cells are stored in {str(out)!r}"
+                count = f"{len(stored.keys() & set(digests))} of {len(set(digests))} cells are stored in {str(out)!r}"
                 raise Interrupted(f"{interruption}; {count}; the same command goes on from there") from None
             except (Exception, SystemExit) as error:  # a study file's own code can raise anything
                 errors.append(error)
@@ -233,37 +231,31 @@ class _Session:
                 self._check(pack, pack.steps)
         return record, last, seconds
 
-    def train(self, training: Training) -> dict[str, dict[str, Any]]:
-        """Run a training to its end and store it: digest to the content of cell.json."""
-        started, first = time.monotonic(), None
+    def train(self, job: Training | Fitting) -> dict[str, dict[str, Any]]:
+        """Run a training or fit teachers, to the end, and store: digest to the content of cell.json."""
+        started = time.monotonic()
+        first, last = None, 0
 
-        def progress(done: int, total: int) -> None:
-            nonlocal first
-            first = done if first is None else first
-            self._done = done
+        def report(done: int, total: int) -> None:
+            nonlocal first, last
+            first, last = done if first is None else first, done
             if self.progress is not None:
-                step = done // training.replicas
-                self.progress(
-                    Progress(self._left_behind + done, self.total, step, total // training.replicas, training.replicas)
-                )
+                steps, replicas = total // job.replicas, job.replicas
+                self.progress(Progress(self._left_behind + done, self.total, done // replicas, steps, replicas))
 
-        self._check(training, 0)
-        self._done = 0
-        trained = train(training, self.store, progress, self.told_to_stop.is_set)
+        self._check(job, 0)
+        content = job.run(self.store, report, self.told_to_stop.is_set, {"versions": versions(), "date": _now()})
         self.engine_seconds += time.monotonic() - started
-        self.replica_steps += self._done - (first or 0)
-        if trained is None:
-            self._check(training, self._done // training.replicas)
-        content = training_info(training, trained) | {"versions": versions(), "date": _now()}
-        self.store.write_cell(training.digest, content, *tables(trained.record), networks=trained.networks)
-        training.trainer.delete_checkpoints(self.store.root / PARTIAL)
-        return {training.digest: content}
+        self.replica_steps += last - (first or 0)
+        if content is None:
+            self._check(job, last // job.replicas)
+        return {job.digest: content}
 
-    def leave(self, pack: Pack | Training) -> None:
+    def leave(self, pack: Pack | Training | Fitting) -> None:
         """Count the pack as over, whether it ran or failed."""
-        self._left_behind += pack.replicas * pack.steps
+        self._left_behind += _size(pack)
 
-    def _check(self, pack: Pack | Training, step: int) -> None:
+    def _check(self, pack: Pack | Training | Fitting, step: int) -> None:
         if self.told_to_stop.is_set():
             raise Interrupted(f"interrupted at step {step} of {pack.steps}")
 
@@ -320,6 +312,14 @@ class _Session:
             spectrum = dynamics.spectrum_table(cell, prepared.population, prepared.reference, part)
             self.store.write_cell(digest, infos[digest], curves, replicas_table(part), spectrum)
         return infos
+
+
+def _size(pack: Pack | Training | Fitting) -> int:
+    """Replica-steps; 0 where the data that they depend on is missing, which the pack says when it is its turn."""
+    try:
+        return pack.replicas * pack.steps
+    except ConfigError:
+        return 0
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from kdsim.engines.base import State
 from kdsim.engines.recorder import Record
 from kdsim.measure.floors import Measurement
 from kdsim.study.rows import json_ready, stored_row
-from kdsim.study.training_rows import TRAINING, training_row
+from kdsim.study.training_rows import TEACHER, TRAINING, training_row
 from kdsim.theory.prediction import Prediction
 from kdsim.training.trained import TrainedNetwork
 
@@ -205,7 +205,7 @@ class Store:
         Raises:
             ConfigError: the content lacks something that a row has.
         """
-        if info.get("kind") == TRAINING:
+        if info.get("kind") in (TRAINING, TEACHER):
             try:
                 return training_row(study, digest, info)
             except ConfigError as error:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdsim.config import ConfigError, kind_of
+import torch
+
+from kdsim.config import ConfigError, digest, kind_of
+from kdsim.data import Pools
 from kdsim.losses import DistillationLoss
+from kdsim.measure.decomposition import columns
+from kdsim.measure.floors import interval
+from kdsim.measure.teacher_quality import quality
 from kdsim.population import Population
 from kdsim.scores import negative_log_likelihood
 from kdsim.study.rows import json_ready
-from kdsim.trainer import StudentTrainer
+from kdsim.trainer import StudentTrainer, Teacher, teacher_log_probs
+from kdsim.training.fitted import FittedTeacher
 
-TRAINING = "training"
+TRAINING, TEACHER = "training", "teacher"
 """Under `kind` in cell.json and in rows."""
 
 
@@ -45,6 +52,7 @@ def summary(trainer: StudentTrainer) -> dict[str, Any]:
         "test_truth": truths[1],
         "supervision": taught_by(trainer),
         "level": None if teacher else trainer.supervision.level,
+        "teacher_cell": digest(teacher) if teacher else None,
         "teacher": student_name(teacher.training) if teacher else None,
         "loss_kind": kind_of(type(trainer.loss)),
         "loss_name": loss_name(trainer.loss),
@@ -70,6 +78,49 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
+def teacher_summary(teacher: Teacher) -> dict[str, Any]:
+    """What a teacher is, flat: its kind and settings, and what its networks were trained on."""
+    training = teacher.training
+    own = {f"teacher.{key}": value for key, value in vars(teacher).items() if _plain(value)}
+    trained = {key: value for key, value in summary(training).items() if key not in ("student", "teacher", "replicas")}
+    return {
+        **trained,
+        "teacher": student_name(training),
+        "student": None,
+        "supervision": kind_of(type(teacher)),
+        "teacher_cell": digest(teacher),
+        "members": teacher.members,
+        "replicas": teacher.count,
+        **own,
+    }
+
+
+def teacher_quality(teacher: Teacher, fitted: FittedTeacher, pools: Pools) -> dict[str, float | None]:
+    """Scores of one teacher on the test images as test_NAME and on the validation images as NAME, see `quality`."""
+    found = {}
+    for prefix, pool, truth in (
+        ("test_", pools.test, teacher.training.data.test_truth),
+        ("", pools.validation, teacher.training.data.train_truth),
+    ):
+        log_probs = teacher_log_probs(teacher, fitted, pool)
+        found |= {prefix + name: value for name, value in quality(log_probs, pool, truth).items()}
+    return found
+
+
+def over_teachers(found: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
+    """Means over independent teachers with 95 % t-intervals; none for a single one."""
+    row: dict[str, Any] = {"diverged": 0}
+    for name in found[0]:
+        values = [each[name] for each in found]
+        if any(value is None for value in values):
+            row |= columns(name, None)
+        elif len(values) == 1:
+            row |= {name: values[0], f"{name}_low": None, f"{name}_high": None}
+        else:
+            row |= columns(name, interval(torch.tensor(values, dtype=torch.float64)))
+    return row
+
+
 def known(trainer: StudentTrainer) -> dict[str, float | None]:
     """What the truth says before anything is trained; None where nobody knows it.
 
@@ -93,20 +144,21 @@ def _bayes_loss(pool: Population) -> float:
     return negative_log_likelihood(pool.p.clamp(min=1e-300).log(), pool.y).item()
 
 
-def training_row(study: str, digest: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a stored training, from the content of its cell.json.
+def training_row(study: str, cell: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a stored training or teacher, from the content of its cell.json.
 
     Raises:
         ConfigError: the content lacks something that a row has.
     """
-    for part, keys in (("summary", ("student", "data", "supervision", "replicas")), ("measurement", ("diverged",))):
+    wanted = {TRAINING: ("student", "data", "supervision", "replicas"), TEACHER: ("teacher", "data", "replicas")}
+    for part, keys in (("summary", wanted[content["kind"]]), ("measurement", ("diverged",))):
         if missing := [key for key in keys if key not in content[part]]:
             raise ConfigError(f"{part} has no {', '.join(missing)}")
     return json_ready(
         {
             "study": study,
-            "cell": digest,
-            "kind": TRAINING,
+            "cell": cell,
+            "kind": content["kind"],
             **content["summary"],
             **content["prediction"],
             **content["measurement"],

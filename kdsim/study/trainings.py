@@ -8,7 +8,7 @@ DIR/partial/<digest>-r<replica>.pt      a replica of an interrupted training
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,17 @@ from kdsim.study.packs import Estimate, cells_of, check_machine
 from kdsim.study.rows import json_ready
 from kdsim.study.store import PARTIAL, Store
 from kdsim.study.tables import columns_over_replicas
-from kdsim.study.training_rows import TRAINING, known, student_name, summary, taught_by
+from kdsim.study.training_rows import (
+    TEACHER,
+    TRAINING,
+    known,
+    over_teachers,
+    student_name,
+    summary,
+    taught_by,
+    teacher_quality,
+    teacher_summary,
+)
 from kdsim.trainer import StudentTrainer, Teacher, Trained, fit_teacher, teacher_scores
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.record import TrainingRecord
@@ -34,6 +44,10 @@ SCORE_TOLERANCE = 0.01
 """Relative change of a stored teacher's loss that rounding on another machine may make."""
 PROBE_STEPS, PROBE_SECONDS = 5, 1.0
 """Steps of a network, or seconds of an engine, from which the duration of a training is estimated."""
+
+
+Stop = Callable[[], bool]
+Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -66,31 +80,112 @@ class Training:
         trainer = self.trainer
         return f"training of {student_name(trainer)} on {kind_of(type(trainer.data))} ({taught_by(trainer)})"
 
+    def run(self, store: Store, report: Report, stop: Stop, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Run it, or go on where it was interrupted, and store it: the content of cell.json; None if told to stop."""
+        trainer = self.trainer
+        teachers = () if trainer.teacher is None else fitted_teachers(trainer.teacher, store)
+        trained = trainer.run(teachers=teachers, checkpoints=store.root / PARTIAL, progress=report, stop=stop)
+        if trained is None:
+            return None
+        content = self.content(trained) | stamp
+        store.write_cell(self.digest, content, *tables(trained.record), networks=trained.networks)
+        trainer.delete_checkpoints(store.root / PARTIAL)
+        return content
 
-def trainings(cells: Iterable[StudentTrainer], store: Store | None) -> list[Training]:
-    """Those of the cells that are not stored, each once and behind its teacher's, which may be no cell itself."""
-    order: dict[str, Training] = {}
+    def content(self, trained: Trained) -> dict[str, Any]:
+        """The content of cell.json, less versions and date."""
+        trainer, record, steps = self.trainer, trained.record, self.steps
+        seconds = record.seconds.sum().item()
+        speed = {"images_per_second": steps * trainer.recipe.batch_size * trainer.replicas / seconds}
+        return {
+            "kind": TRAINING,
+            "cell": config.encode(trainer),
+            "summary": summary(trainer) | {"steps": steps, "train_size": trained.provenance["train_size"]},
+            "prediction": json_ready(known(trainer)),
+            "measurement": json_ready(summarise(record, trainer.window) | speed),
+            "provenance": trained.provenance,
+            "seed": trainer.seed,
+            "device": trainer.device,
+            "replica_steps": self.replicas * steps,
+            "wall_seconds": seconds,
+        }
 
-    def add(trainer: StudentTrainer) -> None:
-        digest = config.digest(trainer)
+
+@dataclass(frozen=True)
+class Fitting:
+    """Teachers of one configuration that are to be fitted after their training, and looked at.
+
+    Attributes:
+        teacher: what is fitted.
+    """
+
+    teacher: Teacher
+
+    @property
+    def replicas(self) -> int:
+        """Independent teachers."""
+        return self.teacher.count
+
+    @property
+    def steps(self) -> int:
+        """Counts as one step each: most fits are short."""
+        return 1
+
+    @property
+    def digest(self) -> str:
+        """Of the teacher: it names the result."""
+        return config.digest(self.teacher)
+
+    def __str__(self) -> str:
+        """What it is, for messages."""
+        return f"fit of the teacher {kind_of(type(self.teacher))} ({student_name(self.teacher.training)})"
+
+    def run(self, store: Store, report: Report, stop: Stop, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Fit or read the teachers, look at each, and store what was seen: the content of cell.json."""
+        teacher, pools = self.teacher, self.teacher.training.pools()
+        started, found = time.monotonic(), []
+        for fitted in fitted_teachers(teacher, store):
+            if stop():
+                return None
+            found.append(teacher_quality(teacher, fitted, pools))
+            report(len(found), self.replicas)
+        content = {
+            "kind": TEACHER,
+            "cell": config.encode(teacher),
+            "summary": teacher_summary(teacher),
+            "prediction": {},
+            "measurement": json_ready(over_teachers(found)),
+            "provenance": dict(pools.provenance),
+            "seed": teacher.training.seed,
+            "device": teacher.training.device,
+            "replica_steps": self.replicas,
+            "wall_seconds": time.monotonic() - started,
+            **stamp,
+        }
+        each = pd.DataFrame(found).assign(replica=range(len(found)))
+        store.write_cell(self.digest, content, pd.DataFrame({"step": []}), each)
+        return content
+
+
+def jobs(cells: Iterable[StudentTrainer | Teacher], store: Store | None) -> list[Training | Fitting]:
+    """What is not stored of the cells, each once; a teacher's training, which may be no cell itself, before it."""
+    order: dict[str, Training | Fitting] = {}
+
+    def add(cell: StudentTrainer | Teacher) -> None:
+        digest = config.digest(cell)
         if digest in order or (store is not None and store.has_cell(digest)):
             return
-        if trainer.teacher is not None:
-            add(trainer.teacher.training)
-        order[digest] = Training(trainer)
+        if isinstance(cell, Teacher):
+            add(cell.training)
+            order[digest] = Fitting(cell)
+            return
+        if cell.teacher is not None:
+            add(cell.teacher.training)
+        order[digest] = Training(cell)
 
     for cell in cells:
         add(cell)
     return list(order.values())
-
-
-def train(
-    training: Training, store: Store, progress: Callable[[int, int], None], stop: Callable[[], bool]
-) -> Trained | None:
-    """Run a training, or go on where it was interrupted; None if it was told to stop. Its teacher is read from disk."""
-    trainer = training.trainer
-    teachers = () if trainer.teacher is None else fitted_teachers(trainer.teacher, store)
-    return trainer.run(teachers=teachers, checkpoints=store.root / PARTIAL, progress=progress, stop=stop)
 
 
 def fitted_teachers(teacher: Teacher, store: Store) -> tuple[FittedTeacher, ...]:
@@ -108,6 +203,8 @@ def fitted_teachers(teacher: Teacher, store: Store) -> tuple[FittedTeacher, ...]
             fitted = FittedTeacher.load(file)
             check_scores(teacher, fitted, pools, str(file))
         else:
+            if not store.has_cell(config.digest(teacher.training)):
+                raise ConfigError(f"its teacher, the {Training(teacher.training)}, is not there: it failed before")
             networks = networks or store.read_weights(config.digest(teacher.training))
             fitted = fit_teacher(teacher, networks, pools, number)
             fitted.save(file)
@@ -118,32 +215,12 @@ def fitted_teachers(teacher: Teacher, store: Store) -> tuple[FittedTeacher, ...]
 def check_scores(teacher: Teacher, fitted: FittedTeacher, pools: Pools, name: str) -> None:
     """Refuse a teacher whose loss on validation images is not that of its file: other weights, or another library."""
     now = teacher_scores(teacher, fitted, pools.validation)
-    if abs(now["loss"] - fitted.scores["loss"]) > SCORE_TOLERANCE * max(1.0, abs(fitted.scores["loss"])):
+    allowed = SCORE_TOLERANCE * max(1.0, abs(fitted.scores["loss"]))
+    if not abs(now["loss"] - fitted.scores["loss"]) <= allowed:  # also NaN
         raise ConfigError(
             f"{name}: its loss on the validation images is {now['loss']:.6g}, it was {fitted.scores['loss']:.6g} "
             "when it was stored: delete it to fit it again"
         )
-
-
-def info(training: Training, trained: Trained) -> dict[str, Any]:
-    """The content of cell.json, less versions and date."""
-    trainer, record = training.trainer, trained.record
-    seconds = record.seconds.sum().item()
-    images = training.steps * trainer.recipe.batch_size
-    return {
-        "kind": TRAINING,
-        "cell": config.encode(trainer),
-        "summary": summary(trainer) | {"steps": training.steps, "train_size": trained.provenance["train_size"]},
-        "prediction": json_ready(known(trainer)),
-        "measurement": json_ready(
-            summarise(record, trainer.window) | {"images_per_second": images * trainer.replicas / seconds}
-        ),
-        "provenance": trained.provenance,
-        "seed": trainer.seed,
-        "device": trainer.device,
-        "replica_steps": training.replicas * training.steps,
-        "wall_seconds": seconds,
-    }
 
 
 def tables(record: TrainingRecord) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -165,14 +242,16 @@ def tables(record: TrainingRecord) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def is_training(study: Study) -> bool:
-    """Whether the study's cells are trainings."""
-    return isinstance(cells_of(study)[0], StudentTrainer)
+    """Whether the study's cells are trainings and teachers."""
+    return isinstance(cells_of(study)[0], (StudentTrainer, Teacher))
 
 
 def planned_rows(study: Study) -> list[dict[str, Any]]:
     """What would be trained: one row a cell."""
     planned = []
     for trainer in cells_of(study):
+        if isinstance(trainer, Teacher):
+            continue
         size = trainer.train_size()
         row = {"cell": config.digest(trainer), **summary(trainer), "steps": trainer.steps(size), "train_size": size}
         planned.append(row | json_ready(known(trainer)))
@@ -180,15 +259,15 @@ def planned_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def estimate(study: Study) -> Estimate:
-    """What the whole study costs, teachers included, from a few steps and an evaluation of each kind of training."""
+    """What the whole study costs, teachers included but for their fits, from a few steps and an evaluation of each."""
     cells = cells_of(study)
     check_machine(cells)
-    todo = trainings(cells, None)
+    todo = jobs(cells, None)
     return Estimate(
         cells=len(dict.fromkeys(map(config.digest, cells))),
         packs=len(todo),
         replica_steps=sum(training.replicas * training.steps for training in todo),
-        seconds=sum(_probe(training) for training in todo),
+        seconds=sum(_probe(job) for job in todo if isinstance(job, Training)),
     )
 
 

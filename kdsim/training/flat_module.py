@@ -49,6 +49,20 @@ class FlatModule:
         return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.module.state_dict().items()}
 
 
+def vector_of(module: nn.Module) -> Tensor:
+    """The parameters in one vector (P,), in the order of `FlatModule`."""
+    tensors = (tensor.detach() for tensor in module.parameters())
+    return torch.cat([(t.permute(0, 2, 3, 1) if t.dim() == 4 else t).reshape(-1) for t in tensors])
+
+
+@torch.no_grad()
+def put_vector(vector: Tensor, module: nn.Module) -> None:
+    """Copy a vector (P,) in the order of `FlatModule` into the parameters."""
+    tensors = list(module.parameters())
+    for tensor, stretch in zip(tensors, vector.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(_view(stretch, tensor.shape))
+
+
 def _view(stretch: Tensor, shape: torch.Size) -> Tensor:
     """The stretch of a vector as a tensor of that shape."""
     if len(shape) != 4:

@@ -79,8 +79,20 @@ class TrainedNetwork:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> TrainedNetwork:
-        """The network of a `content`."""
-        return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+        """The network of a `content`.
+
+        Raises:
+            ConfigError: it has other keys, or values of other types.
+        """
+        try:
+            network = cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+            network.normalisation  # noqa: B018 - checks its numbers
+            right = all(isinstance(tensor, Tensor) for tensor in network.weights.values())
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"a trained network is not as it must be: {error}") from None
+        if not right:
+            raise ConfigError("a trained network is not as it must be: its weights are not all tensors")
+        return network
 
     @classmethod
     def load(cls, path: Path) -> TrainedNetwork:

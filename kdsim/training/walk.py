@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError
+from kdsim.config import ConfigError, kind_of
 from kdsim.data.augmentation import CropFlip, Normalisation
 from kdsim.engines.base import SGD, Lane
 from kdsim.engines.optimisers import WeightSampler
 from kdsim.engines.samples import Samples
-from kdsim.losses import DistillationLoss
 from kdsim.networks import build
 from kdsim.population import Population
 from kdsim.rng import Draws, Stream
@@ -51,6 +50,7 @@ class Task:
         supervision: gives the targets; None where a teacher does.
         teachers: predictors by number, (b, 3, h, w) uint8 -> logits (b, K) or (S, b, K); replica r learns from number
             r modulo their number.
+        loss: a `DistillationLoss`, or another function of outputs (b, K), targets, labels (b,) and epoch.
         targets: "fresh" or "frozen", see `SGD`.
         dropout: rate before the head, in training only.
     """
@@ -66,7 +66,7 @@ class Task:
     evaluations: int
     supervision: Supervision | None
     teachers: tuple[Callable[[Tensor], Tensor], ...]
-    loss: DistillationLoss
+    loss: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     targets: str
     seed: int
     device: torch.device
@@ -95,7 +95,7 @@ class Walk:
         self.task, self.replica = task, replica
         self.flat = FlatModule(_fresh(task, replica), task.device)
         self.module = self.flat.module.train()
-        self.optimiser = task.recipe.optimiser
+        self.optimiser = task.recipe.optimiser.for_training(task.train.size, task.steps)
         self.buffers = self.optimiser.buffers(self.flat.parameters)
         self.step = 0
         self.schedule = task.schedule()
@@ -210,6 +210,16 @@ class Walk:
             posterior=self.optimiser.posterior(self.flat.parameters, self.buffers, self.step),
         )
 
+    def go_on_from(self, network: TrainedNetwork, step: int) -> None:
+        """Stand where another training ended: its weights, the visits that follow its own, and no optimiser's memory.
+
+        Args:
+            network: what it gave, without a memory of its optimiser.
+            step: its last one; the task's steps count from that training's first.
+        """
+        self.module.load_state_dict(dict(network.weights))  # in place: parameters stay views of one vector
+        self.step = step
+
     def use_best(self) -> None:
         """Put back the parameters that were best on the validation images."""
         self.flat.restore(self.best["parameters"].to(self.task.device), self.best["buffers"])
@@ -253,6 +263,18 @@ class Walk:
         if rank > tuple(self.best["rank"]):
             parameters = self.flat.parameters.cpu().clone()
             self.best = {"step": self.step, "rank": rank, "parameters": parameters, "buffers": self.flat.buffers()}
+
+    def require_finite(self) -> None:
+        """Refuse a loss that is infinite at the targets of the first batch whatever the student says.
+
+        Losses that compare logits cannot take a target without a class: log 0 is no logit.
+        """
+        task = self.task
+        index, q, _ = self._visits()
+        outputs = torch.linspace(-1, 1, q.numel(), device=q.device).view(q.shape)
+        if not torch.isfinite(task.loss(outputs, q.log(), task.train.y[index], 1.0)):
+            why = f"targets of {kind_of(type(task.supervision))}, which have classes of probability zero"
+            raise ConfigError(f"loss = {kind_of(type(task.loss))} is not allowed on {why}: must be one that takes them")
 
     def _visits(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Image numbers (b,), targets (b, K) and crops (3, b) of this step; drawn for `CHUNK_STEPS` at once."""

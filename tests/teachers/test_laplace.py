@@ -1,0 +1,147 @@
+"""The Laplace teacher: from a trained network to its predictive distribution, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from teacher_cases import training
+
+from kdsim.config import ConfigError
+from kdsim.data import Pools
+from kdsim.losses import KD, Brier, LabelCrossEntropy, OutputMSE
+from kdsim.population import Population
+from kdsim.teachers import Laplace, checks
+from kdsim.teachers.last_layer import diagonal_probit, probit
+from kdsim.trainer import FittedTeacher, fit_teacher, teacher_scores
+from kdsim.training import TrainedNetwork
+
+TRAINING = training(12, replicas=1)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[TrainedNetwork, ...]:
+    return TRAINING.run().networks
+
+
+@pytest.fixture(scope="module")
+def pools() -> Pools:
+    return TRAINING.pools()
+
+
+def features(network: TrainedNetwork, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features with a one and the weights with the bias, from the module itself."""
+    module = network.module()
+    phi = module.features(network.normalisation(images)).double()
+    theta = torch.cat([module.head.weight, module.head.bias[:, None]], 1).double()
+    return torch.cat([phi, torch.ones(len(phi), 1)], 1), theta
+
+
+def fit(teacher: Laplace, networks: tuple[TrainedNetwork, ...], pools: Pools) -> FittedTeacher:
+    return fit_teacher(teacher, networks, pools, 0)
+
+
+@pytest.mark.parametrize("structure", ["kron", "full", "diag"])
+def test_predictive_is_that_of_the_dense_posterior(networks, pools, structure):
+    """N(theta, (H + tau I)^-1) built again from the training images, at the tau that was found."""
+    fitted = fit(Laplace(TRAINING, structure=structure), networks, pools)
+    tau = fitted.tensors["tau"].item()
+    phi, theta = features(networks[0], pools.train.x)
+    p = torch.softmax(phi @ theta.T, -1)
+    labels = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    size = theta.numel()
+    if structure == "kron":
+        h = torch.kron(labels.sum(0), phi.T @ phi) / len(phi)
+    else:
+        h = torch.einsum("nkl,ni,nj->kilj", labels, phi, phi).reshape(size, size)
+        h = h if structure == "full" else torch.diag(h.diagonal())
+    covariance = torch.linalg.inv(h + tau * torch.eye(size, dtype=torch.float64))
+    # The largest evidence has tau |theta|^2 = sum_i h_i / (h_i + tau) = P - tau tr (H + tau I)^-1.
+    assert tau * theta.square().sum().item() == pytest.approx(size - tau * covariance.trace().item(), rel=1e-4)
+    seen, _ = features(networks[0], pools.test.x)
+    jacobian = torch.einsum("kl,ni->nkli", torch.eye(len(theta), dtype=torch.float64), seen).reshape(len(seen), -1, size)
+    spread = jacobian @ covariance @ jacobian.mT
+    for predictive, link in (("probit", probit), ("diagonal-probit", diagonal_probit)):
+        teacher = replace(fitted_as(structure), predictive=predictive)
+        found = teacher.predictor(fitted, CPU, False)(pools.test.x)
+        torch.testing.assert_close(found[0].double(), link(seen @ theta.T, spread), rtol=1e-4, atol=1e-4)
+
+
+def fitted_as(structure: str) -> Laplace:
+    return Laplace(TRAINING, structure=structure)
+
+
+def test_samples_have_the_closed_form_as_their_mean(networks, pools):
+    """4000 draws: standard error of a probability below 0.004; the probit formula's own error is some 0.01."""
+    fitted = fit(Laplace(TRAINING), networks, pools)
+    many = Laplace(TRAINING, predictive="monte-carlo", samples=4000)
+    samples = many.predictor(fitted, CPU, False)(pools.test.x)
+    assert samples.shape == (4000, 32, 3)
+    formula = Laplace(TRAINING).predictor(fitted, CPU, False)(pools.test.x)[0]
+    plain = torch.log_softmax(networks[0].module()(networks[0].normalisation(pools.test.x)), -1)
+    mean = samples.exp().mean(0)
+    assert (mean - formula.exp()).abs().max() < 0.03
+    assert (mean - formula.exp()).abs().mean() < 0.5 * (mean - plain.exp()).abs().mean()
+
+
+def test_validation_images_are_used_only_where_asked(networks, pools):
+    """The evidence is of the training images; `tune="validation"` is the tau of least validation loss."""
+    validation = pools.validation
+    flipped = Population(validation.x, validation.p, (validation.y + 1) % 3)
+    other = Pools(pools.train, flipped, pools.test, pools.provenance)
+    by_evidence, tuned = Laplace(TRAINING), Laplace(TRAINING, tune="validation")
+    tau = {
+        (name, kind): fit(teacher, networks, chosen).tensors["tau"].item()
+        for name, teacher in (("evidence", by_evidence), ("validation", tuned))
+        for kind, chosen in (("as it is", pools), ("flipped", other))
+    }
+    assert tau["evidence", "as it is"] == tau["evidence", "flipped"]
+    assert tau["validation", "as it is"] != tau["validation", "flipped"]
+    fitted = fit(tuned, networks, pools)
+    best = fitted.scores["loss"]
+    for factor in (0.01, 0.5, 2.0, 100.0):
+        moved = dict(fitted.tensors) | {"tau": fitted.tensors["tau"] * factor}
+        assert teacher_scores(tuned, replace(fitted, tensors=moved), validation)["loss"] >= best - 1e-5
+    assert fit(by_evidence, networks, pools).scores["loss"] >= best - 1e-5
+
+
+def test_a_network_that_knows_nothing_is_fitted(pools):
+    """The estimate of a study's cost asks that: the first weights."""
+    from kdsim.training import Walk
+
+    walk = Walk(TRAINING.task(pools), 0)
+    for tune in ("marginal-likelihood", "validation"):
+        fitted = fit(Laplace(TRAINING, tune=tune), (walk.trained("", "", {}),), pools)
+        assert math.isfinite(fitted.scores["loss"])
+
+
+def test_what_does_not_fit_into_memory_is_refused(networks, pools, monkeypatch):
+    """Before a feature is computed; the estimate of "full" grows with (K (F + 1))^2 = 195^2 of five matrices."""
+    monkeypatch.setattr(checks, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr("kdsim.teachers.laplace.forward", None)
+    with pytest.raises(ConfigError, match=r"structure = 'full' needs about \d.*GiB of memory, and 0.00098 GiB are free on cpu"):
+        fit(Laplace(TRAINING, structure="full"), networks, pools)
+
+
+@pytest.mark.parametrize("loss", [Brier(), OutputMSE(), KD()])
+def test_another_likelihood_is_refused(loss):
+    with pytest.raises(ConfigError, match=rf"training.loss = {loss.name} is not allowed: must be cross-entropy or "):
+        Laplace(training(loss=loss))
+    assert Laplace(training(loss=LabelCrossEntropy())).members == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"structure": "dense"}, "structure = 'dense' is not allowed: must be kron or full or diag"),
+        ({"predictive": "mc"}, "predictive = 'mc' is not allowed: must be probit or "),
+        ({"tune": "training"}, "tune = 'training' is not allowed: must be marginal-likelihood or validation"),
+        ({"samples": 0}, "samples = 0 is not allowed"),
+    ],
+)
+def test_settings_are_checked(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Laplace(TRAINING, **changes)

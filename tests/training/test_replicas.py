@@ -1,0 +1,121 @@
+"""Replicas: each walks a path of its own, whatever runs beside it, and leaves torch as it was."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_training import tiny, visits
+
+from kdsim.data import CropFlip
+from kdsim.engines import GradientDescent
+from kdsim.training import Recipe, Walk
+
+
+@pytest.fixture
+def two_threads():
+    """Replicas run side by side, each on one thread."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def trainer(replicas: int, **more):
+    recipe = Recipe(
+        step_size=0.02, optimiser=GradientDescent(0.9), augmentation=CropFlip(4), precision="float32",
+    )  # fmt: skip
+    return tiny(5, labelled=True, recipe=recipe, replicas=replicas, **more)
+
+
+def test_a_replica_does_not_depend_on_how_many_there_are(two_threads):
+    """Bit for bit, side by side; and with one thread one after the other."""
+    two, three = trainer(2).run(), trainer(3).run()
+    for name, curve in two.record.curves.items():
+        assert torch.equal(curve, three.record.curves[name][:, :2]) and torch.isfinite(curve).all()
+    for name, values in two.record.test.items():
+        assert torch.equal(values, three.record.test[name][:2])
+    for first, second in zip(two.networks, three.networks, strict=False):
+        assert first.replica == second.replica
+        assert all(torch.equal(first.weights[key], second.weights[key]) for key in first.weights)
+    torch.set_num_threads(1)
+    in_turn = trainer(3).run()
+    for name, curve in three.record.curves.items():
+        assert torch.equal(curve, in_turn.record.curves[name])
+
+
+def test_replicas_differ_in_all_that_is_random():
+    """First weights, order of the images, targets, crops; the images themselves are shared."""
+    subject = tiny(12, replicas=2)
+    shared = subject.task(subject.pools())
+    first, second = (Walk(shared, replica) for replica in range(2))
+    assert (first.flat.parameters != second.flat.parameters).double().mean() > 0.9
+    (index, q), (other_index, other_q) = (visits(subject, replica) for replica in range(2))
+    assert not torch.equal(index, other_index)
+    position = {number: place for place, number in enumerate(index.tolist())}
+    both = [(q[position[n]], other_q[place]) for place, n in enumerate(other_index.tolist()) if n in position]
+    assert len(both) > 100 and any(not torch.equal(*pair) for pair in both)
+    cropped = replace(shared, augmentation=CropFlip(4))
+    choices = [Walk(cropped, replica)._visits()[2] for replica in range(2)]
+    assert not torch.equal(*choices)
+
+
+def test_another_seed_is_another_training():
+    first, second = (tiny(4, seed=seed).run() for seed in (3, 4))
+    assert not torch.equal(first.networks[0].weights["head.weight"], second.networks[0].weights["head.weight"])
+
+
+@pytest.mark.parametrize(("replicas", "threads"), [(1, 1), (2, 1), (3, 2)])
+def test_torch_is_left_as_it_was(two_threads, replicas, threads):
+    torch.set_num_threads(threads)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    trainer(replicas).run()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads and torch.is_grad_enabled()
+
+
+def test_one_that_fails_ends_the_others(two_threads, tmp_path, monkeypatch):
+    """They save their states and leave; the error arrives, and the threads are as before."""
+    advance, steps = Walk.advance, []
+
+    def failing(walk: Walk) -> None:
+        if walk.replica == 1 and walk.step == 3:
+            raise RuntimeError("enough")
+        advance(walk)
+        steps.append(walk.step)
+
+    monkeypatch.setattr(Walk, "advance", failing)
+    with pytest.raises(RuntimeError, match="enough"):
+        tiny(400, replicas=3).run(checkpoints=tmp_path)
+    assert torch.get_num_threads() == 2 and len(steps) < 40
+    (file,) = tmp_path.iterdir()
+    assert file.stem.endswith("r000")  # the third one did not start
+
+
+def test_an_interruption_of_the_caller_ends_all(two_threads, tmp_path):
+    """SIGINT without a handler raises in the main thread, which waits; the replicas do not train on to their end."""
+    calls: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        calls.append(done)
+        if len(calls) == 6:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny(200, replicas=2).run(checkpoints=tmp_path, progress=progress)
+    assert len(calls) < 100 and torch.get_num_threads() == 2
+    assert len(list(tmp_path.iterdir())) >= 1
+
+
+def test_told_to_stop_side_by_side_it_goes_on_bit_for_bit(two_threads, tmp_path):
+    subject, asked = trainer(3), iter(range(1000))
+    assert subject.run(checkpoints=tmp_path, stop=lambda: next(asked) >= 7) is None
+    assert torch.get_num_threads() == 2
+    found, expected = subject.run(checkpoints=tmp_path), subject.run()
+    for first, second in zip(found.networks, expected.networks, strict=True):
+        assert all(torch.equal(first.weights[key], second.weights[key]) for key in first.weights)
+    for name, curve in found.record.curves.items():
+        assert torch.equal(curve, expected.record.curves[name])
