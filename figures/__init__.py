@@ -9,12 +9,14 @@ from kdsim.figures import (
     cifar_distillation,
     dimension_sweep,
     frozen_labels,
+    guideline,
     image_noise_sweep,
     noise_sweep,
     nonconvex_sweep,
     paper_synthetic,
     pl_sweep,
     step_size_sweep,
+    teacher_kinds,
     training_curves,
 )
 
@@ -30,6 +32,8 @@ FIGURES: dict[str, Callable[..., Any]] = {
     "paper-synthetic": paper_synthetic.figure,
     "image-noise-sweep": image_noise_sweep.figure,
     "cifar-distillation": cifar_distillation.figure,
+    "teacher-kinds": teacher_kinds.figure,
+    "guideline": guideline.figure,
     "training-curves": training_curves.figure,
 }
 

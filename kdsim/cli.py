@@ -27,8 +27,10 @@ from kdsim.cli_run import (
     Seed,
     Set,
     Stopped,
+    comparisons,
     draw,
     load_study,
+    print_results,
     run,
     settings_of,
     use_data,
@@ -202,7 +204,6 @@ def results(
     """The table of a stored run: the most recent one, or the one with the given settings."""
     _one_format(as_json, as_csv)
     stored = _read(target, out, quick, settings, replicas=replicas, seed=seed)
-    from kdsim.study import report
 
     if as_json:
         content = {
@@ -210,12 +211,13 @@ def results(
             "settings": stored.settings,
             "results": str(stored.folder),
             "rows": stored.records,
+            **comparisons(stored.records, stored),
         }
         cli_output.print_json(content)
     elif as_csv:
         cli_output.print_csv(stored.records)
     else:
-        cli_output.print_table(report.results_table(stored.records))
+        print_results(stored.records, stored)
 
 
 @app.command(short_help="Draw the figure of a stored run again.")

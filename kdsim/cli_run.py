@@ -61,7 +61,7 @@ def run(study: Study, out: str, as_json: bool) -> int:
     """Run a study, print its table or JSON, draw its figure. Returns the exit code."""
     draw_with = cli_output.figure_function(getattr(type(study), "figure", None))
 
-    from kdsim.study import report, runner
+    from kdsim.study import runner
     from kdsim.study.store import read_study
 
     try:
@@ -75,11 +75,12 @@ def run(study: Study, out: str, as_json: bool) -> int:
         code = USER_ERROR if result.user_error else 1
     if not result.rows:
         return code
+    stored = read_study(result.folder)
     if not as_json:
-        cli_output.print_table(report.results_table(result.rows))
+        print_results(result.rows, stored)
     figures: list[str] = []
     if draw_with is not None:
-        figures, failed = draw(draw_with, read_study(result.folder), FORMATS[:2])
+        figures, failed = draw(draw_with, stored, FORMATS[:2])
         code = max(code, failed)
     if as_json:
         content = {
@@ -92,6 +93,7 @@ def run(study: Study, out: str, as_json: bool) -> int:
             "results": str(result.folder),
             "figures": figures,
         }
+        content |= comparisons(result.rows, stored)
         cli_output.print_json(content | ({"failures": result.failures} if result.failures else {}))
         return code
     spent = f"{result.replica_steps:,} replica-steps in {cli_output.duration(result.engine_seconds)}"
@@ -100,6 +102,29 @@ def run(study: Study, out: str, as_json: bool) -> int:
     for file in figures:
         print(f"figure   {file}")
     return code
+
+
+def print_results(rows: Sequence[dict[str, Any]], stored: StudyResults) -> None:
+    """The tables of a study."""
+    from kdsim.study import report, teacher_report
+
+    if rows[0].get("kind") is None:
+        cli_output.print_table(report.results_table(rows))
+        return
+    for table in teacher_report.tables(rows, stored.replicas):
+        cli_output.print_table(table)
+
+
+def comparisons(rows: Sequence[dict[str, Any]], stored: StudyResults) -> dict[str, Any]:
+    """What a study with teachers compares, for JSON; nothing for others."""
+    from kdsim.study import teacher_report
+
+    if rows[0].get("kind") is None or not teacher_report.teachers_of(rows):
+        return {}
+    return {
+        "comparisons": teacher_report.comparisons(rows, stored.replicas),
+        "correlations": teacher_report.correlations(rows, stored.replicas),
+    }
 
 
 def draw(function: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[list[str], int]:

@@ -47,8 +47,8 @@ class CifarDistillation(Study):
     pairs: tuple[str, ...] = ("resnet20 to resnet8",)
     losses: tuple[str, ...] = ("label-cross-entropy", "kd", "dkd", "dist", "wttm", STANDARDISED)
     data: ImageSource = field(default_factory=lambda: Cifar10(few_shot=0.2))
-    recipe: Recipe = field(default_factory=lambda: CRD(epochs=12.0))
-    teacher_recipe: Recipe = field(default_factory=lambda: CRD(epochs=24.0))
+    recipe: Recipe = field(default_factory=lambda: CRD(epochs=8.0))
+    teacher_recipe: Recipe = field(default_factory=lambda: CRD(epochs=12.0))
     teachers: int = 1
     evaluations: int = 24
     window: float = 1 / 3

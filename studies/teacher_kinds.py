@@ -55,8 +55,8 @@ class TeacherStudy(Study):
     data: ImageSource = field(default_factory=lambda: KnownImages(SMALL))
     loss: DistillationLoss = field(default_factory=BayesianKD)
     recipes: tuple[str, ...] = ("crd",)
-    epochs: float = 16.0
-    teacher_epochs: float = 16.0
+    epochs: float = 10.0
+    teacher_epochs: float = 10.0
     samples: int = 4
     replicas: int = 5
     evaluations: int | None = None
@@ -83,8 +83,8 @@ class TeacherStudy(Study):
         small = replace(SMALL, samples=500, validation_samples=200, test_samples=200)
         data = KnownImages(small) if isinstance(self.data, KnownImages) else self.data
         return replace(
-            self, pairs=("resnet8 to resnet8",), kinds=self.kinds[:2], data=data, recipes=self.recipes[:1], epochs=1.0,
-            teacher_epochs=1.0, samples=2, replicas=2,
+            self, pairs=("resnet8 to resnet8",), kinds=self.kinds[:2], data=data, recipes=self.recipes[:1], epochs=2.0,
+            teacher_epochs=2.0, samples=2, replicas=2,
         )  # fmt: skip
 
     def trainings(self) -> Iterator[tuple[StudentTrainer, StudentTrainer]]:

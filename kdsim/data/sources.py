@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from kdsim.config import ConfigError, require
+from kdsim.config import ConfigError, require, require_between
 from kdsim.data.base import ImageData, require_images, require_labels
 from kdsim.population import Population
 from kdsim.problems import Images
@@ -117,9 +117,11 @@ class KnownImages(ImageSource):
 
     Attributes:
         problem: the images, their number and how hard they are.
+        few_shot: share of the training images that are there, the first ones, in (0, 1]; the BCP stays as it is.
     """
 
     problem: Images = field(default_factory=Images)
+    few_shot: float = 1.0
 
     name: ClassVar[str] = "known-images"  # "images" is the problem's, and both stand in one stored config
     train_truth: ClassVar[Truth] = "bcp"
@@ -127,6 +129,7 @@ class KnownImages(ImageSource):
 
     def __post_init__(self) -> None:
         require(isinstance(self.problem, Images), "problem", self.problem, "an Images(...)")
+        require_between("few_shot", self.few_shot, 0, 1, "(]")
 
     @property
     def classes(self) -> int:
@@ -135,6 +138,7 @@ class KnownImages(ImageSource):
     def pools(self, seed: int, data_dir: str | Path | None = None) -> Pools:
         """Draw the pools; see `ImageSource.pools`. `data_dir` is ignored."""
         train, validation, test = self.problem.split(seed)
+        train = train.points(slice(max(1, round(self.few_shot * train.size))))
         drawn = ImageData(
             train.x, train.y, torch.cat([validation.x, test.x]), torch.cat([validation.y, test.y]),
             classes=tuple(f"class {k}" for k in range(self.classes)),

@@ -5,7 +5,6 @@ Replicas of one number share data, first weights, order of the images and crops,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -96,25 +95,40 @@ class RankCorrelation:
     points: int
 
 
-def rank_correlation(x: Tensor, y: Tensor, *, seed: int = 0, samples: int = 2_000) -> RankCorrelation:
+def rank_correlation(
+    x: Tensor, y: Tensor, clusters: Tensor | None = None, *, seed: int = 0, samples: int = 2_000
+) -> RankCorrelation:
     """Spearman's rank correlation of n >= 3 points; ties get their mean rank.
 
-    The bootstrap draws points with replacement (`seed`); samples in which a column is constant are left out.
+    The bootstrap draws points with replacement, or whole clusters where points of one are alike (replicas of one
+    configuration); samples in which a column is constant are left out.
+
+    Args:
+        x, y: (n,).
+        clusters: number of the cluster of each point, (n,) int64; None: each point is one.
 
     Source: C. Spearman, Am. J. Psychol. 15 (1904); B. Efron, "Bootstrap methods", Ann. Statist. 7 (1979).
     """
     require(len(x) == len(y) >= 3, "points", (len(x), len(y)), "as many in both, at least 3")
-    rho = _spearman(x, y)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randint(len(x), (len(x),), generator=generator) for _ in range(samples)]
-    found = torch.tensor([value for index in drawn if not math.isnan(value := _spearman(x[index], y[index]))])
+    _, number = (torch.arange(len(x)) if clusters is None else clusters).unique(return_inverse=True)
+    members = [(number == which).nonzero()[:, 0] for which in range(int(number.max()) + 1)]
+    drawn = torch.randint(len(members), (samples, len(members)), generator=torch.Generator().manual_seed(seed))
+    if len({len(each) for each in members}) == 1:  # all samples at once
+        index = torch.stack(members)[drawn].flatten(1)  # (samples, n)
+        found = _spearman(x[index], y[index])
+    else:
+        each = (torch.cat([members[which] for which in row]) for row in drawn.tolist())
+        found = torch.stack([_spearman(x[index], y[index]) for index in each])
+    found = found[~found.isnan()]
     nothing = float("nan")
-    low, high = found.quantile(torch.tensor([0.025, 0.975])).tolist() if len(found) else (nothing, nothing)
-    return RankCorrelation(rho, low, high, len(x))
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = found.quantile(ends).tolist() if len(found) else (nothing, nothing)
+    return RankCorrelation(_spearman(x, y).item(), low, high, len(x))
 
 
-def _spearman(x: Tensor, y: Tensor) -> float:
-    a, b = (torch.from_numpy(stats.rankdata(column.double().numpy())) for column in (x, y))
-    a, b = a - a.mean(), b - b.mean()
-    scale = (a.square().sum() * b.square().sum()).sqrt().item()
-    return (a * b).sum().item() / scale if scale > 0 else float("nan")
+def _spearman(x: Tensor, y: Tensor) -> Tensor:
+    """Of each row. (..., n), (..., n) -> (...)."""
+    a, b = (torch.from_numpy(stats.rankdata(column.double().numpy(), axis=-1)) for column in (x, y))
+    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
+    scale = (a.square().sum(-1) * b.square().sum(-1)).sqrt()
+    return torch.where(scale > 0, (a * b).sum(-1) / scale, float("nan"))

@@ -44,24 +44,31 @@ def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | 
         window: last part of the run, in (0, 1].
     """
     diverged = int((record.diverged_at >= 0).sum())
-    late = record.steps > round((1 - window) * int(record.steps[-1]))
     values = {f"test_{name}": score for name, score in record.test.items()}
     if "accuracy" in record.best_test:
         values["best_test_accuracy"] = record.best_test["accuracy"]
     values |= {name: curve[-1] for name, curve in record.curves.items()}
-    if "bcp_kl" in record.curves:
-        values["floor"] = record.curves["bcp_kl"][late].mean(0)
-    noise = ("noise_accuracy", "noise_loss", "fluctuation")
-    if int(late.sum()) >= FEWEST:
-        for name, metric in zip(noise, ("accuracy", "loss", "loss"), strict=True):
-            if metric in record.curves:
-                values[name] = convergence_noise(record.curves[metric][late], record.steps[late])
+    late = in_window(record, window)
+    values |= late | ({"fluctuation": late["noise_loss"]} if "noise_loss" in late else {})
     found: dict[str, float | int | None] = {}
-    for name in noise:
+    for name in ("noise_accuracy", "noise_loss", "fluctuation"):
         found |= columns(name, None)
     for name, each in values.items():
         found |= columns(name, None) if diverged else _interval(name, each)
     return found | {"best_step": record.best_step.double().mean().item(), "diverged": diverged}
+
+
+def in_window(record: TrainingRecord, window: float) -> dict[str, Tensor]:
+    """floor, noise_accuracy and noise_loss of each replica, (R,), as far as there are any; see `summarise`."""
+    late = record.steps > round((1 - window) * int(record.steps[-1]))
+    found = {}
+    if "bcp_kl" in record.curves:
+        found["floor"] = record.curves["bcp_kl"][late].mean(0)
+    if int(late.sum()) >= FEWEST:
+        for metric in ("accuracy", "loss"):
+            if metric in record.curves:
+                found[f"noise_{metric}"] = convergence_noise(record.curves[metric][late], record.steps[late])
+    return found
 
 
 def _interval(name: str, each: Tensor) -> dict[str, float | None]:

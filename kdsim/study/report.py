@@ -151,7 +151,7 @@ def cells_table(rows: Sequence[Row]) -> Table:
 def results_table(rows: Sequence[Row]) -> Table:
     """What was measured, beside what theory says; on validation sets, and of trainings, their scores."""
     if rows[0].get("kind") == TRAINING:
-        return _training_table(rows)
+        return training_table(rows)
     if all(row.get("final_loss") is not None for row in rows):
         return _validation_table(rows)
     table = _table(rows, optional=("problem", "fluct.", "2nd order", "T1"))
@@ -237,13 +237,14 @@ def _training_identity(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _training_table(rows: Sequence[Row]) -> Table:
+def training_table(rows: Sequence[Row]) -> Table:
+    """What trainings gave, on test images and in the window."""
     table = _training_identity(rows)
     for header, key in _TRAINING_SCORES:
         if header in ("acc.", "loss") and any(row.get("test_accuracy") is not None for row in rows):
             continue
         if any(row.get(key) is not None for row in rows):
-            _add(table, header, [_plus_minus(row, key) for row in rows])
+            _add(table, header, [plus_minus(row, key) for row in rows])
     if any(row["diverged"] for row in rows):
         _add(table, "", [f"{row['diverged']} diverged" if row["diverged"] else "" for row in rows], numeric=False)
     bayes = rows[0].get("bayes_test_loss")
@@ -260,7 +261,8 @@ def _training_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _plus_minus(row: Row, key: str) -> str:
+def plus_minus(row: Row, key: str) -> str:
+    """A mean with half its 95 % interval, where there is one."""
     value, low = row.get(key), row.get(f"{key}_low")
     if value is None:
         return "-"

@@ -38,6 +38,12 @@ def loss_name(loss: DistillationLoss) -> str:
     return kind_of(type(loss)) + ("-standardised" if getattr(loss, "standardised", False) else "")
 
 
+def loss_settings(loss: DistillationLoss) -> str:
+    """The loss with all its numbers, in one line."""
+    settings = ", ".join(f"{key}={value}" for key, value in vars(loss).items())
+    return f"{kind_of(type(loss))}({settings})"
+
+
 def summary(trainer: StudentTrainer) -> dict[str, Any]:
     """What was run, flat."""
     recipe, teacher = trainer.recipe, trainer.teacher
@@ -56,6 +62,7 @@ def summary(trainer: StudentTrainer) -> dict[str, Any]:
         "teacher": student_name(teacher.training) if teacher else None,
         "loss_kind": kind_of(type(trainer.loss)),
         "loss_name": loss_name(trainer.loss),
+        "loss_settings": loss_settings(trainer.loss),
         "recipe": kind_of(type(recipe)),
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,

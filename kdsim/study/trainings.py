@@ -18,7 +18,7 @@ import torch
 from kdsim import config
 from kdsim.config import ConfigError, kind_of
 from kdsim.data import Pools
-from kdsim.measure.convergence import summarise
+from kdsim.measure.convergence import in_window, summarise
 from kdsim.study.base import Study
 from kdsim.study.packs import Estimate, cells_of, check_machine
 from kdsim.study.rows import json_ready
@@ -88,7 +88,7 @@ class Training:
         if trained is None:
             return None
         content = self.content(trained) | stamp
-        store.write_cell(self.digest, content, *tables(trained.record), networks=trained.networks)
+        store.write_cell(self.digest, content, *tables(trained.record, trainer.window), networks=trained.networks)
         trainer.delete_checkpoints(store.root / PARTIAL)
         return content
 
@@ -223,8 +223,12 @@ def check_scores(teacher: Teacher, fitted: FittedTeacher, pools: Pools, name: st
         )
 
 
-def tables(record: TrainingRecord) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Curves (one row an evaluation, columns as in `kdsim.study.tables`) and one row a replica."""
+def tables(record: TrainingRecord, window: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Curves (one row an evaluation, columns as in `kdsim.study.tables`) and one row a replica.
+
+    Args:
+        window: see `kdsim.measure.convergence.summarise`.
+    """
     curves = columns_over_replicas(record.steps.numpy(), {k: v.numpy() for k, v in record.curves.items()})
     replicas = {
         "replica": list(range(record.replicas)),
@@ -235,6 +239,7 @@ def tables(record: TrainingRecord) -> tuple[pd.DataFrame, pd.DataFrame]:
     replicas |= {f"final_{name}": values[-1].numpy() for name, values in record.curves.items()}
     replicas |= {f"test_{name}": values.numpy() for name, values in record.test.items()}
     replicas |= {f"best_test_{name}": values.numpy() for name, values in record.best_test.items()}
+    replicas |= {name: values.numpy() for name, values in in_window(record, window).items()}
     return curves, pd.DataFrame(replicas)
 
 

@@ -20,8 +20,7 @@ def require_loss(training: StudentTrainer, allowed: tuple[type[DistillationLoss]
     Raises:
         ConfigError: in one line, with the losses that are allowed.
     """
-    require(isinstance(training, StudentTrainer), "training", training, "a StudentTrainer")
-    require(training.on_images, "training.student", training.student, "a network of images (ImageNetwork)")
+    require_images(training)
     if type(training.loss) not in allowed:
         names = " or ".join(kind_of(kind) for kind in allowed)
         raise ConfigError(f"training.loss = {kind_of(type(training.loss))} is not allowed: must be {names}")
@@ -29,8 +28,7 @@ def require_loss(training: StudentTrainer, allowed: tuple[type[DistillationLoss]
 
 def refuse_loss(training: StudentTrainer, refused: type[DistillationLoss], why: str) -> None:
     """Refuse a training of another student than a network of images, or under that loss."""
-    require(isinstance(training, StudentTrainer), "training", training, "a StudentTrainer")
-    require(training.on_images, "training.student", training.student, "a network of images (ImageNetwork)")
+    require_images(training)
     if isinstance(training.loss, refused):
         raise ConfigError(f"training.loss = {kind_of(type(training.loss))} is not allowed here: {why}")
 

@@ -81,8 +81,7 @@ class Laplace(Teacher):
         mixed = self.training.recipe.precision == "bfloat16"
         module = network.module(device)
         theta, kind = _theta(module), STRUCTURES[self.structure]
-        what = f"Laplace with structure = {self.structure!r}"
-        require_memory(what, kind.memory(theta.shape[1] - 1, theta.shape[0], BATCH), device)
+        self._require_memory(theta, device, fit=True)
         curvature, log_likelihood = kind.of(theta, _features(network, module, pools.train, mixed))
         eigenvalues, weight_square = curvature.eigenvalues, theta.square().sum().item()
         if self.tune == "validation":
@@ -97,10 +96,20 @@ class Laplace(Teacher):
     def predictor(self, fitted: FittedTeacher, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
         (network,) = fitted.networks
         module, kind = network.module(device), STRUCTURES[self.structure]
-        curvature = kind(**{item.name: fitted.tensors[item.name].to(device) for item in fields(kind)})
         theta, tau = _theta(module), fitted.tensors["tau"].item()
+        self._require_memory(theta, device, fit=False)
+        curvature = kind(**{item.name: fitted.tensors[item.name].to(device) for item in fields(kind)})
         predict = self._predictive(theta, curvature, fitted.number)(tau)
         return lambda images: predict(_phi(network, module, images, mixed)).float()
+
+    def _require_memory(self, theta: Tensor, device: torch.device, *, fit: bool) -> None:
+        classes, inputs = theta.shape
+        to_fit, to_predict = STRUCTURES[self.structure].memory(inputs - 1, classes, BATCH)
+        what, needed = f"Laplace with structure = {self.structure!r}", to_fit if fit else to_predict
+        if self.predictive == "monte-carlo" and not fit:
+            what += f" and samples = {self.samples}"
+            needed += 24 * self.samples * (theta.numel() + BATCH * classes)  # noise, weights, outputs
+        require_memory(what, needed, device)
 
     def _predictive(
         self, theta: Tensor, curvature: Curvature, number: int

@@ -50,8 +50,8 @@ class Curvature(ABC):
 
     @classmethod
     @abstractmethod
-    def memory(cls, features: int, classes: int, batch: int) -> int:
-        """Bytes that `of`, the eigenvectors and the covariance of a batch of logits need at once, estimated.
+    def memory(cls, features: int, classes: int, batch: int) -> tuple[int, int]:
+        """Bytes, estimated: of `of` with the eigenvectors; of what is kept and the covariance of a batch of logits.
 
         Args:
             features: F; classes: K; batch: images at a time.
@@ -100,8 +100,9 @@ class Kron(Curvature):
         return cls(*_eigen(a / count), *_eigen(b)), total
 
     @classmethod
-    def memory(cls, features: int, classes: int, batch: int) -> int:
-        return 8 * (5 * (features + 1) ** 2 + 5 * classes**2 + 3 * batch * classes**2)
+    def memory(cls, features: int, classes: int, batch: int) -> tuple[int, int]:
+        factors = (features + 1) ** 2 + classes**2
+        return 40 * factors, 8 * (factors + 5 * batch * classes**2)
 
     @property
     def eigenvalues(self) -> Tensor:
@@ -147,9 +148,10 @@ class Full(Curvature):
         return cls(*_eigen(h.view(theta.numel(), -1)), torch.tensor(classes)), total
 
     @classmethod
-    def memory(cls, features: int, classes: int, batch: int) -> int:
-        size = classes * (features + 1)  # H, its eigenvectors and LAPACK's workspace of two such
-        return 8 * (5 * size**2 + 3 * batch * classes * size)
+    def memory(cls, features: int, classes: int, batch: int) -> tuple[int, int]:
+        size = classes * (features + 1)  # H, a batch's part of it or its eigenvectors, LAPACK's workspace of two such
+        rows = batch * classes * (3 * size + 5 * classes)
+        return 8 * (5 * size**2 + 2 * batch * size), 8 * (2 * size**2 + rows)
 
     @property
     def eigenvalues(self) -> Tensor:
@@ -187,8 +189,9 @@ class Diag(Curvature):
         return cls(values), total
 
     @classmethod
-    def memory(cls, features: int, classes: int, batch: int) -> int:
-        return 8 * (4 * classes * (features + 1) + 3 * batch * classes**2)
+    def memory(cls, features: int, classes: int, batch: int) -> tuple[int, int]:
+        size = classes * (features + 1)
+        return 32 * size, 8 * (2 * size + 5 * batch * classes**2)
 
     @property
     def eigenvalues(self) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kdsim.config import require, require_count
-from kdsim.teachers.checks import generator, require_images
+from kdsim.teachers.checks import generator, require_images, require_memory
 from kdsim.trainer import ImageNetwork, StudentTrainer, Teacher
-from kdsim.training.evaluation import forward
+from kdsim.training.evaluation import BATCH, forward
 from kdsim.training.fitted import FittedTeacher
 
 
@@ -50,11 +50,13 @@ class MCDropout(Teacher):
     def predictor(self, fitted: FittedTeacher, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
         (network,) = fitted.networks
         module, normalise, keep = network.module(device), network.normalisation, 1 - network.dropout
-        shape = self.samples, 1, module.head.in_features
-        uniform = torch.rand(shape, generator=generator(self, fitted.number))
-        masks = ((uniform < keep) / keep).to(device)  # (S, 1, F)
+        classes, features = module.head.weight.shape
+        needed = 4 * self.samples * (classes * features + 2 * classes * BATCH)
+        require_memory(f"{self.name} with {self.samples} samples of a {network.network}", needed, device)
+        uniform = torch.rand((self.samples, 1, features), generator=generator(self, fitted.number))
+        heads = module.head.weight * ((uniform < keep) / keep).to(device)  # (S, K, F)
 
         def thinned(x: Tensor) -> Tensor:
-            return module.head(module.features(x) * masks)  # (b, F) -> (S, b, K)
+            return module.features(x) @ heads.mT + module.head.bias  # (b, F) -> (S, b, K)
 
         return lambda images: torch.log_softmax(forward(thinned, images, normalise, mixed), -1)

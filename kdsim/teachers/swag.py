@@ -15,7 +15,7 @@ from kdsim.data.sources import Pools
 from kdsim.engines.optimisers import GradientDescent, Optimiser
 from kdsim.teachers.checks import generator, require_memory
 from kdsim.teachers.continued import continued, require_continuable, require_converged
-from kdsim.teachers.weight_samples import copies, recompute_statistics, said_by, size_of
+from kdsim.teachers.weight_samples import copies, recompute_statistics, require_copies, said_by, size_of
 from kdsim.trainer import StudentTrainer, Teacher
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.flat_module import vector_of
@@ -107,7 +107,8 @@ class SWAG(Teacher):
         """`samples` (S, P), and of each sample the statistics of BatchNorm, by name (S, ...)."""
         (network,) = networks
         start = vector_of(network.module())
-        held = start.numel() * (4 * (self.rank + self.samples) + 8 * 5) + size_of(network) * 8
+        # Deviations and samples, five vectors in float64 for the moments, and the walk with gradients and activations.
+        held = start.numel() * (4 * (self.rank + self.samples) + 8 * 5) + 8 * size_of(network)
         require_memory(f"{self.name} with rank {self.rank} of a {network.network}", held, torch.device("cpu"))
         moments = self._path(network, start, pools)
         numbers = generator(self, number)
@@ -140,9 +141,7 @@ class SWAG(Teacher):
 
     def predictor(self, fitted: FittedTeacher, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
         (network,) = fitted.networks
-        require_memory(
-            f"{self.name} with {self.samples} samples of a {network.network}", self.samples * size_of(network), device
-        )
+        require_copies(self.name, network, self.samples, device)
         modules = copies(network, fitted.tensors["samples"], device)
         for number, module in enumerate(modules):
             for name, buffer in module.named_buffers():

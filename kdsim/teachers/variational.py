@@ -12,8 +12,8 @@ from torch import Tensor
 from kdsim.config import ConfigError, kind_of, require, require_count
 from kdsim.engines.optimisers import WeightSampler
 from kdsim.engines.variational import IVON
-from kdsim.teachers.checks import generator, require_images, require_memory
-from kdsim.teachers.weight_samples import copies, said_by, size_of
+from kdsim.teachers.checks import generator, require_images
+from kdsim.teachers.weight_samples import copies, require_copies, said_by
 from kdsim.trainer import StudentTrainer, Teacher
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.flat_module import vector_of
@@ -56,9 +56,7 @@ class Variational(Teacher):
         (network,) = fitted.networks
         if "std" not in network.posterior:
             raise ConfigError("the trained network has no posterior over its weights: train it with ivon or mean-field")
-        require_memory(
-            f"{self.name} with {self.samples} samples of a {network.network}", self.samples * size_of(network), device
-        )
+        require_copies(self.name, network, self.samples, device)
         mean, std = vector_of(network.module()), network.posterior["std"][0]  # (P,)
         numbers = generator(self, fitted.number)
         vectors = (mean + std * torch.randn(mean.shape, generator=numbers) for _ in range(self.samples))

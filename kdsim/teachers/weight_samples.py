@@ -9,9 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from kdsim.data.augmentation import Normalisation
+from kdsim.teachers.checks import require_memory
 from kdsim.training.evaluation import BATCH, forward
 from kdsim.training.flat_module import put_vector
 from kdsim.training.trained import TrainedNetwork
+
+
+def require_copies(kind: str, network: TrainedNetwork, samples: int, device: torch.device) -> None:
+    """Refuse more copies of the network than the free memory of the device holds."""
+    require_memory(f"{kind} with {samples} samples of a {network.network}", (samples + 1) * size_of(network), device)
 
 
 def size_of(network: TrainedNetwork) -> int:

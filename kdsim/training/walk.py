@@ -178,8 +178,10 @@ class Walk:
         noise.normal_(generator=self._generator(WEIGHTS)).mul_(self.optimiser.std(parameters, self.buffers))
         mean = parameters.clone()
         parameters.add_(noise)
-        yield
-        parameters.copy_(mean)
+        try:
+            yield
+        finally:
+            parameters.copy_(mean)
 
     def _generator(self, purpose: int) -> torch.Generator:
         """Random numbers of this step and replica: a state needs no generator's state."""

@@ -12,6 +12,7 @@ from teacher_cases import CASES, Case
 from kdsim import config
 from kdsim.data import CropFlip, Pools
 from kdsim.population import Population
+from kdsim.problems import Images
 from kdsim.study.loading import CONTRACTS
 from kdsim.teachers import TEACHERS, Deterministic
 from kdsim.trainer import StudentTrainer, Teacher, fit_teacher, teacher_scores
@@ -163,7 +164,7 @@ def test_teaches(case):
 def test_is_a_configuration(case):
     """It has defaults, as `--set supervision=NAME` needs, and comes back from its stored form."""
     kinds = {kind for contract in CONTRACTS.values() for kind in contract} | {type(case.teacher.training.student)}
-    kinds |= {StudentTrainer, CropFlip}
+    kinds |= {StudentTrainer, CropFlip, Images}
     for teacher in (case.teacher, type(case.teacher)()):
         assert config.decode(config.encode(teacher), kinds) == teacher
         assert teacher.training.replicas % teacher.members == 0

@@ -9,14 +9,15 @@ import pytest
 import torch
 from teacher_cases import training
 
-from kdsim.config import ConfigError
+from kdsim.config import ConfigError, digest
 from kdsim.data import Pools
 from kdsim.losses import KD, Brier, LabelCrossEntropy, OutputMSE
 from kdsim.population import Population
 from kdsim.teachers import Laplace, checks
 from kdsim.teachers.last_layer import diagonal_probit, probit
-from kdsim.trainer import FittedTeacher, fit_teacher, teacher_scores
-from kdsim.training import TrainedNetwork
+from kdsim.trainer import fit_teacher, teacher_scores
+from kdsim.training import TrainedNetwork, Walk
+from kdsim.training.fitted import FittedTeacher
 
 TRAINING = training(12, replicas=1)
 CPU = torch.device("cpu")
@@ -62,16 +63,14 @@ def test_predictive_is_that_of_the_dense_posterior(networks, pools, structure):
     # The largest evidence has tau |theta|^2 = sum_i h_i / (h_i + tau) = P - tau tr (H + tau I)^-1.
     assert tau * theta.square().sum().item() == pytest.approx(size - tau * covariance.trace().item(), rel=1e-4)
     seen, _ = features(networks[0], pools.test.x)
-    jacobian = torch.einsum("kl,ni->nkli", torch.eye(len(theta), dtype=torch.float64), seen).reshape(len(seen), -1, size)
+    jacobian = torch.einsum("kl,ni->nkli", torch.eye(len(theta), dtype=torch.float64), seen).reshape(
+        len(seen), -1, size
+    )
     spread = jacobian @ covariance @ jacobian.mT
     for predictive, link in (("probit", probit), ("diagonal-probit", diagonal_probit)):
-        teacher = replace(fitted_as(structure), predictive=predictive)
+        teacher = Laplace(TRAINING, structure=structure, predictive=predictive)
         found = teacher.predictor(fitted, CPU, False)(pools.test.x)
         torch.testing.assert_close(found[0].double(), link(seen @ theta.T, spread), rtol=1e-4, atol=1e-4)
-
-
-def fitted_as(structure: str) -> Laplace:
-    return Laplace(TRAINING, structure=structure)
 
 
 def test_samples_have_the_closed_form_as_their_mean(networks, pools):
@@ -110,20 +109,25 @@ def test_validation_images_are_used_only_where_asked(networks, pools):
 
 def test_a_network_that_knows_nothing_is_fitted(pools):
     """The estimate of a study's cost asks that: the first weights."""
-    from kdsim.training import Walk
-
-    walk = Walk(TRAINING.task(pools), 0)
+    first = Walk(TRAINING.task(pools), 0).trained(digest(TRAINING), "", {"loss": 1.1})
     for tune in ("marginal-likelihood", "validation"):
-        fitted = fit(Laplace(TRAINING, tune=tune), (walk.trained("", "", {}),), pools)
+        fitted = fit(Laplace(TRAINING, tune=tune), (first,), pools)
         assert math.isfinite(fitted.scores["loss"])
 
 
 def test_what_does_not_fit_into_memory_is_refused(networks, pools, monkeypatch):
     """Before a feature is computed; the estimate of "full" grows with (K (F + 1))^2 = 195^2 of five matrices."""
+    many = Laplace(TRAINING, predictive="monte-carlo", samples=10_000)
+    fitted = fit(Laplace(TRAINING), networks, pools)
+    message = r"structure = 'full' needs about \d.*GiB of memory, and 0.00098 GiB are free on cpu"
     monkeypatch.setattr(checks, "free_memory", lambda device: 2**20)
     monkeypatch.setattr("kdsim.teachers.laplace.forward", None)
-    with pytest.raises(ConfigError, match=r"structure = 'full' needs about \d.*GiB of memory, and 0.00098 GiB are free on cpu"):
+    with pytest.raises(ConfigError, match=message):
         fit(Laplace(TRAINING, structure="full"), networks, pools)
+    with pytest.raises(
+        ConfigError, match=r"'kron' and samples = 10000 needs about 0.\d+ GiB of memory, and 0.00098 GiB"
+    ):
+        many.predictor(fitted, CPU, False)
 
 
 @pytest.mark.parametrize("loss", [Brier(), OutputMSE(), KD()])

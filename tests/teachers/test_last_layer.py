@@ -183,7 +183,7 @@ def softmax_mean(mean: Tensor, covariance: Tensor, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 9.0])
 def test_probit_of_two_classes_is_within_two_hundredths(scale):
-    """MacKay's formula errs by 0.014 at most here; neither the softmax of the mean nor the diagonal form does as well."""
+    """MacKay's formula errs by 0.014 at most here; the softmax of the mean and the diagonal form do worse."""
     worst = {"probit": 0.0, "diagonal": 0.0, "softmax": 0.0}
     for seed in range(20):
         mean, covariance = gaussian(seed, 2, scale)

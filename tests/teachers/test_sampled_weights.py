@@ -8,12 +8,14 @@ import pytest
 import torch
 from teacher_cases import BATCH, IMAGES, training
 
-from kdsim.config import ConfigError
+from kdsim.config import ConfigError, by_name
 from kdsim.data import Normalisation
 from kdsim.engines import IVON, Adam, GradientDescent, MeanField
 from kdsim.networks import build
 from kdsim.problems import GaussianMixture
 from kdsim.students import MLP
+from kdsim.studies import STUDIES
+from kdsim.study.loading import load
 from kdsim.teachers import MCDropout, Variational, checks
 from kdsim.trainer import ImageNetwork, StudentTrainer, fit_teacher
 from kdsim.training import Walk
@@ -101,6 +103,15 @@ def test_every_step_and_replica_draws_its_own_noise():
     for i, first in enumerate(seen):
         for second in seen[:i]:
             assert abs((first * second).mean().item()) < 0.02  # 5 standard errors of 78,000 products
+
+
+def test_settings_name_them():
+    study = load(
+        "train", by_name(STUDIES), {"recipe.optimiser": "mean-field", "recipe.optimiser.rule": "gradient-descent"}
+    )
+    assert study.cells()[0].recipe.optimiser == MeanField(rule=GradientDescent())
+    study = load("train", by_name(STUDIES), {"recipe.optimiser": "ivon", "recipe.optimiser.ess": "50000"})
+    assert study.cells()[0].recipe.optimiser == IVON(ess=50_000.0)
 
 
 # The teacher ----------------------------------------------------------------------------------------

@@ -1,0 +1,101 @@
+"""Figure of teacher-kinds and its relatives: the teachers, their students' accuracy, and their convergence noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kdsim.figures import style
+
+WHAT = ("recipe", "student", "train_size", "loss_settings")
+"""Columns that part the students into rows of panels, as far as they differ; the last one is part of the label."""
+
+
+def figure(results: Any) -> Figure:
+    """One row of panels a recipe, student and size of the training set, from stored results (`StudyResults`)."""
+    rows, replicas = results.rows, results.replicas
+    students = rows[rows["kind"] == "training"]
+    teachers = rows[rows["kind"] == "teacher"].set_index("cell")
+    groups = [group for _, group in students.groupby(["recipe", "student", "train_size"], sort=False)]
+    most = max(len(group) for group in groups)
+    with style.paper():
+        height = 0.6 + len(groups) * (0.75 + 0.19 * most)
+        fig = Figure(figsize=(style.TEXT_WIDTH, height), layout="constrained")
+        axes = fig.subplots(len(groups), 3, squeeze=False, sharey="row")
+        for group, (first, second, third) in zip(groups, axes, strict=True):
+            labels = _labels(group)
+            known = teachers["test_bcp_kl"].notna().any()
+            quality = "test_bcp_kl" if known else "test_loss"
+            _teachers(first, group, teachers, quality)
+            _students(second, group, replicas, "test_accuracy")
+            _students(third, group, replicas, "noise_accuracy")
+            first.set_yticks(range(len(group)), labels)
+            first.set_ylim(len(group) - 0.4, -0.6)
+            one = group.iloc[0]
+            first.set_title(f"{one.student}, {one.recipe}, {one.train_size:,} images", loc="left")
+            first.set_xlabel("teacher: KL to p, nats" if known else "teacher: test loss, nats")
+            second.set_xlabel("student: test accuracy")
+            third.set_xlabel("student: noise of the accuracy")
+        data = students.iloc[0]
+        fig.suptitle(
+            f"{data.data}, {students['replicas'].max()} teachers and students (grey), bars: 95 % intervals, "
+            f"seed {data.seed}",
+            fontsize=7, color="#444444",
+        )  # fmt: skip
+    return fig
+
+
+def _labels(group: pd.DataFrame) -> list[str]:
+    """What teaches; with the loss where that differs among the students of one teacher."""
+    taught = group[group["teacher_cell"].notna()]
+    several = bool((taught.groupby("teacher_cell")["loss_settings"].nunique() > 1).any())
+    repeated = taught["supervision"][~taught.duplicated("teacher_cell")].duplicated().any()
+    labels = []
+    for place, row in enumerate(group.to_dict("records")):
+        label = row["supervision"]
+        if several and pd.notna(row["teacher_cell"]):
+            label = f"{label}, {_short(row['loss_settings'], group['loss_settings'])}"
+        if repeated and pd.notna(row["teacher_cell"]):
+            label = f"{label} {place + 1}"
+        labels.append(label)
+    return labels
+
+
+def _short(settings: str, others: pd.Series) -> str:
+    """The loss's name and those of its settings that differ."""
+    name, _, inside = settings.rstrip(")").partition("(")
+    own = dict(item.split("=", 1) for item in inside.split(", ") if "=" in item)
+    alike = [text for text in others.unique() if text.startswith(f"{name}(")]
+    differing = [key for key, value in own.items() if any(f"{key}={value}" not in text for text in alike)]
+    return ", ".join([name, *(f"{key.replace('_', ' ')} {own[key]}" for key in differing)])
+
+
+def _teachers(ax: Axes, group: pd.DataFrame, teachers: pd.DataFrame, key: str) -> None:
+    for place, row in enumerate(group.to_dict("records")):
+        if row["teacher_cell"] not in teachers.index:
+            continue
+        teacher = teachers.loc[row["teacher_cell"]]
+        _point(ax, teacher, key, place, style.BLACK)
+
+
+def _students(ax: Axes, group: pd.DataFrame, replicas: pd.DataFrame, key: str) -> None:
+    for place, row in enumerate(group.to_dict("records")):
+        if key in replicas:
+            values = replicas.loc[replicas["cell"] == row["cell"], key]
+            ax.plot(values, [place] * len(values), "o", color="#bbbbbb", markersize=2.5, zorder=1)
+        taught = pd.notna(row["teacher_cell"])
+        _point(ax, row, key, place, style.BLUE if taught else style.RED)
+
+
+def _point(ax: Axes, row: Any, key: str, place: int, color: str) -> None:
+    if row[key] is None or np.isnan(row[key]):
+        return
+    low, high = row[f"{key}_low"], row[f"{key}_high"]
+    errors = None if low is None or np.isnan(low) else [[row[key] - low], [high - row[key]]]
+    ax.errorbar(
+        row[key], place, xerr=errors, color=color, marker="s", markersize=3, capsize=2, elinewidth=0.9, zorder=2
+    )

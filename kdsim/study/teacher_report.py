@@ -1,0 +1,230 @@
+"""Tables of studies with teachers: their quality, their students, differences beyond chance, correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+from kdsim.measure.comparison import RankCorrelation, differences, rank_correlation
+from kdsim.study.report import Row, Table, number, plus_minus, training_table
+from kdsim.study.training_rows import TEACHER, TRAINING
+
+BASELINE = "deterministic"
+"""Students of other teachers, and of none, are compared with its students."""
+COMPARED = {"test_accuracy": "test accuracy", "noise_accuracy": "noise of accuracy", "noise_loss": "noise of loss"}
+"""Of students."""
+QUALITIES = {
+    "test_bcp_kl": "KL to p",
+    "test_bcp_l2": "|m - p|",
+    "test_loss": "loss",
+    "test_ece": "ece",
+    "test_accuracy": "accuracy",
+}
+"""Of teachers, on test images; distances first."""
+_GROUP = ("data", "student", "recipe", "epochs", "loss_settings", "targets", "train_size", "seed")
+_TEACHER_COLUMNS = (
+    ("accuracy", "test_accuracy"),
+    ("loss", "test_loss"),
+    ("ece", "test_ece"),
+    ("KL to p", "test_bcp_kl"),
+    ("|m - p|", "test_bcp_l2"),
+    ("bias^2", "test_bias_sq"),
+    ("nu", "test_nu"),
+    ("gradient noise", "test_gradient_noise"),
+)
+
+
+def tables(rows: Sequence[Row], replicas: pd.DataFrame) -> list[Table]:
+    """Teachers, students, differences, correlations: as many as there are.
+
+    Args:
+        replicas: one row a replica, column `cell`, see `StudyResults`.
+    """
+    teachers, students = teachers_of(rows), [row for row in rows if row["kind"] == TRAINING]
+    found = [teacher_table(teachers)] if teachers else []
+    if students:
+        found.append(training_table(students))
+    if teachers and (compared := comparisons(rows, replicas)):
+        found.append(_comparison_table(compared))
+    if teachers and (correlated := correlations(rows, replicas)):
+        found.append(_correlation_table(correlated))
+    return found
+
+
+def teachers_of(rows: Sequence[Row]) -> list[Row]:
+    """Rows of teachers."""
+    return [row for row in rows if row["kind"] == TEACHER]
+
+
+def teacher_table(rows: Sequence[Row]) -> Table:
+    """Quality of the teachers on the test images."""
+    columns = [(header, key) for header, key in _TEACHER_COLUMNS if any(row.get(key) is not None for row in rows)]
+    headers = [header for header, _ in columns]
+    optional = ("gradient noise", "bias^2", "|m - p|")
+    table = Table(["teacher", "network", "recipe", *headers], [], numeric=set(headers), optional=optional)
+    for row in rows:
+        own = [_name(row), row["teacher"], row["recipe"]]
+        table.rows.append(own + [plus_minus(row, key) for _, key in columns])
+    table.notes.append("Teachers on the test images, ± half the 95 % interval over independent teachers.")
+    if any(header == "nu" for header, _ in columns):
+        table.notes.append(
+            "nu: variance of the posterior samples a class; gradient noise: E|q - p|^2, of one-hot labels E[1 - |p|^2]."
+        )
+    return table
+
+
+def comparisons(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, Any]]:
+    """Differences of students from those of the deterministic teacher, by replica; Holm's correction in each group.
+
+    A group has one student network, recipe and loss; its students differ in what teaches them.
+    """
+    found = []
+    for group in _groups(rows):
+        names = {_name(row): row for row in group}
+        if BASELINE not in names:
+            continue
+        for metric in COMPARED:
+            values = {name: _values(row, replicas, metric) for name, row in names.items()}
+            values = {name: each for name, each in values.items() if each is not None}
+            base = values.get(BASELINE)
+            pairs = [(name, BASELINE) for name, each in values.items() if name != BASELINE and base is not None
+                     and each.shape == base.shape]  # fmt: skip
+            if not pairs:
+                continue
+            for difference in differences(values, pairs):
+                row = names[difference.first]
+                found.append(
+                    {
+                        "recipe": row["recipe"],
+                        "student": row["student"],
+                        "metric": metric,
+                        "first": difference.first,
+                        "second": BASELINE,
+                        "difference": difference.interval.mean,
+                        "difference_low": difference.interval.low,
+                        "difference_high": difference.interval.high,
+                        "p": difference.p,
+                        "p_holm": difference.adjusted,
+                        "significant": difference.significant,
+                        "replicas": len(base),
+                    }
+                )
+    return found
+
+
+def correlations(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, Any]]:
+    """Spearman's rho of a teacher's quality and what its students do, over teachers and replicas of one recipe."""
+    teachers = {row["cell"]: row for row in teachers_of(rows)}
+    found = []
+    students = [row for row in rows if row["kind"] == TRAINING and row["teacher_cell"] in teachers]
+    for recipe in dict.fromkeys(row["recipe"] for row in students):
+        own = [row for row in students if row["recipe"] == recipe]
+        for quality in QUALITIES:
+            for metric in COMPARED:
+                correlation = _correlation(own, replicas, quality, metric)
+                if correlation is not None:
+                    found.append(
+                        {
+                            "recipe": recipe,
+                            "quality": quality,
+                            "metric": metric,
+                            "rho": correlation.rho,
+                            "rho_low": correlation.low,
+                            "rho_high": correlation.high,
+                            "points": correlation.points,
+                            "teachers": len(own),
+                        }
+                    )
+    return found
+
+
+def _correlation(students: Sequence[Row], replicas: pd.DataFrame, quality: str, metric: str) -> RankCorrelation | None:
+    """None with fewer than three teachers, or where one of the columns is missing."""
+    x, y, clusters = [], [], []
+    for cluster, row in enumerate(students):
+        of_teacher = replicas.loc[replicas["cell"] == row["teacher_cell"]].sort_values("replica")
+        values = _values(row, replicas, metric)
+        if values is None or quality not in of_teacher or of_teacher[quality].isna().any():
+            return None
+        quality_of = torch.tensor(of_teacher[quality].to_numpy(dtype=float))
+        x.append(quality_of[torch.arange(len(values)) % len(quality_of)])
+        y.append(values)
+        clusters.append(torch.full((len(values),), cluster))
+    if len(students) < 3:
+        return None
+    return rank_correlation(torch.cat(x), torch.cat(y), torch.cat(clusters))
+
+
+def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Students that differ in nothing but what teaches them; students of labels stand in every group of their kind."""
+    students = [row for row in rows if row["kind"] == TRAINING]
+    alone = [row for row in students if row["teacher_cell"] is None]
+    groups: dict[str, list[Row]] = {}
+    for row in students:
+        if row["teacher_cell"] is not None:
+            groups.setdefault(str([row[key] for key in _GROUP]), []).append(row)
+    plain = [key for key in _GROUP if key != "loss_settings"]
+    for group in groups.values():
+        yield [row for row in alone if all(row[key] == group[0][key] for key in plain)] + group
+
+
+def _values(row: Row, replicas: pd.DataFrame, metric: str) -> torch.Tensor | None:
+    """A metric of each replica, (R,); None where there is none."""
+    own = replicas.loc[replicas["cell"] == row["cell"]].sort_values("replica")
+    if metric not in own or own[metric].isna().any() or len(own) < 2:
+        return None
+    return torch.tensor(own[metric].to_numpy(dtype=float))
+
+
+def _name(row: Row) -> str:
+    """What teaches."""
+    return row["supervision"]
+
+
+def _comparison_table(found: Sequence[dict[str, Any]]) -> Table:
+    headers = ["recipe", "student of", "against", "differs in", "by", "p", "p (Holm)", ""]
+    table = Table(headers, [], numeric={"by", "p", "p (Holm)"})
+    for item in found:
+        half = (item["difference_high"] - item["difference_low"]) / 2
+        table.rows.append(
+            [
+                item["recipe"],
+                item["first"],
+                item["second"],
+                COMPARED[item["metric"]],
+                f"{item['difference']:+.4g} ± {half:.2g}",
+                f"{item['p']:.2g}",
+                f"{item['p_holm']:.2g}",
+                "significant" if item["significant"] else "",
+            ]
+        )
+    replicas = found[0]["replicas"]
+    table.notes.append(
+        f"Paired by replica ({replicas}), 95 % t-intervals; significant: below 0.05 after Holm's correction over the "
+        "students of one network, recipe and loss."
+    )
+    return table
+
+
+def _correlation_table(found: Sequence[dict[str, Any]]) -> Table:
+    headers = ["recipe", "teacher's", "student's", "rho", "95 % interval", "points"]
+    table = Table(headers, [], numeric={"rho", "95 % interval", "points"})
+    for item in found:
+        interval = f"{item['rho_low']:+.2f} to {item['rho_high']:+.2f}"
+        table.rows.append(
+            [
+                item["recipe"],
+                QUALITIES[item["quality"]],
+                COMPARED[item["metric"]],
+                f"{item['rho']:+.2f}",
+                interval,
+                number(item["points"]),
+            ]
+        )
+    table.notes.append(
+        "Spearman's rank correlation over teachers and replicas; intervals by a bootstrap of whole teachers' kinds."
+    )
+    return table
