@@ -43,6 +43,11 @@ class Population:
         p, y = (None if table is None else table[block] for table in (self.p, self.y))
         return Population(self.x[block], p, y, self.optimum)
 
+    def to(self, device: torch.device | str) -> Population:
+        """The same on a device."""
+        x, p, y, optimum = (None if t is None else t.to(device) for t in (self.x, self.p, self.y, self.optimum))
+        return Population(x, p, y, optimum)
+
     @property
     def size(self) -> int:
         """Number of pool points N."""

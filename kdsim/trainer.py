@@ -10,16 +10,10 @@ student goes to the engines, all replicas in one program.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -32,28 +26,26 @@ from kdsim import config
 from kdsim.config import ConfigError, choose, require, require_between, require_count
 from kdsim.data.augmentation import Normalisation
 from kdsim.data.sources import ImageSource, KnownImages, Pools
-from kdsim.engines.base import SGD, Lane, check_device
-from kdsim.engines.choice import AUTO, ENGINES, choose_engine
-from kdsim.engines.recorder import Record, Recording
+from kdsim.engines.base import Lane, check_device
 from kdsim.losses import CrossEntropy, DistillationLoss
 from kdsim.networks import NETWORKS
 from kdsim.population import Population
 from kdsim.problems.base import Problem
-from kdsim.students import LinearStudent, NetworkStudent, SoftmaxRegression, minimiser
+from kdsim.students import LinearStudent, NetworkStudent, SoftmaxRegression
 from kdsim.supervision import OneHot, Supervision
-from kdsim.training.evaluation import BATCH, scored, scores
+from kdsim.training.evaluation import BATCH, scores
 from kdsim.training.fitted import FittedTeacher
+from kdsim.training.on_engine import held_out_of, run_on_engine
 from kdsim.training.recipe import Recipe
-from kdsim.training.record import ReplicaResult, TrainingRecord, joined
-from kdsim.training.trained import TrainedNetwork, read_checked, write_checked
-from kdsim.training.walk import Task, Walk
+from kdsim.training.record import TrainingRecord, joined
+from kdsim.training.replicas import Replicas, checkpoint_file
+from kdsim.training.trained import TrainedNetwork
+from kdsim.training.walk import Task
 
 CHECKPOINT_SECONDS = 60.0
 """Time between two checkpoints of a replica: what a killed training loses at most."""
 FEWEST_LOOKS = 12
 """Evaluations of a training that does not say how many."""
-HELD_OUT = 1 / 6
-"""Share of a problem's pool that is the validation set; sources of images have one of their own."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +226,7 @@ class StudentTrainer:
         if self.on_images:
             return self.pools(data_dir).train.size
         population = self.data.population(self.seed)
-        return population.size - _held_out(self, population)
+        return population.size - held_out_of(self.student, population)
 
     @property
     def looks(self) -> int:
@@ -275,20 +267,35 @@ class StudentTrainer:
         _check_teachers(self.teacher, teachers)
         stop = stop or (lambda: False)
         if not self.on_images:
-            return _run_on_engine(self, progress, stop)
+            found = run_on_engine(
+                self.student,
+                self.data,
+                Lane(self.supervision, self.recipe.step_size, self.seed, self.replicas),
+                self.recipe,
+                targets=self.targets,
+                looks=self.looks,
+                window=self.window,
+                device=self.device,
+                progress=progress,
+                stop=stop,
+            )
+            return found and Trained(found[0], (), found[1])
         pools = self.pools(data_dir)
         task = self.task(pools, teachers)
-        folder = None if checkpoints is None else Path(checkpoints)
-        run = _Run(self, task, pools, folder, progress, stop, checkpoint_seconds)
-        with _one_thread_each(self.replicas, task.device) as each:
-            try:
-                results = each(run.replica, range(self.replicas))
-            except BaseException:  # an interruption by hand reaches this thread alone
-                run.failed = True
-                raise
-        if any(result is None for result in results):
-            return None
         truth = (self.data.train_truth, self.data.test_truth)
+        results = Replicas(
+            task,
+            self.replicas,
+            (pools.test.to(task.device), truth[1]),
+            config.digest(self),
+            pools.provenance,
+            None if checkpoints is None else Path(checkpoints),
+            progress,
+            stop,
+            checkpoint_seconds,
+        ).run()
+        if results is None:
+            return None
         record = joined(task.schedule(), task.metrics, truth, [result for result, _ in results])
         return Trained(record, tuple(network for _, network in results), dict(pools.provenance))
 
@@ -298,8 +305,8 @@ class StudentTrainer:
         mixed = self.recipe.precision == "bfloat16"
         return Task(
             network=self.student.network,
-            train=_on(pools.train, device),
-            validation=_on(pools.validation, device),
+            train=pools.train.to(device),
+            validation=pools.validation.to(device),
             truth=self.data.train_truth,
             normalise=Normalisation.of(pools.train.x),
             recipe=self.recipe,
@@ -318,7 +325,7 @@ class StudentTrainer:
     def delete_checkpoints(self, folder: str | Path) -> None:
         """Forget the states of the replicas."""
         for replica in range(self.replicas):
-            _checkpoint_file(Path(folder), self, replica).unlink(missing_ok=True)
+            checkpoint_file(Path(folder), config.digest(self), replica).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -334,118 +341,6 @@ class Trained:
     record: TrainingRecord
     networks: tuple[TrainedNetwork, ...]
     provenance: dict[str, Any]
-
-
-# Networks of images -----------------------------------------------------------------------------
-
-
-class _Run:
-    """One call of `StudentTrainer.run` on images."""
-
-    def __init__(
-        self,
-        trainer: StudentTrainer,
-        task: Task,
-        pools: Pools,
-        folder: Path | None,
-        progress: Callable[[int, int], None] | None,
-        stop: Callable[[], bool],
-        checkpoint_seconds: float,
-    ) -> None:
-        self.trainer, self.task, self.pools, self.folder, self.stop = trainer, task, pools, folder, stop
-        self.progress, self.checkpoint_seconds = progress, checkpoint_seconds
-        self.test = _on(pools.test, task.device)
-        self.digest, self.data = config.digest(trainer), _digest(pools.provenance)
-        self.lock = threading.Lock()
-        self.failed = False
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"checkpoints = {str(folder)!r} cannot be written: {error.strerror}") from None
-        # A checkpoint that is damaged is refused before anything is computed.
-        stored = (self._read(number) for number in range(trainer.replicas))
-        self.done = [found["walk"]["step"] if found else 0 for found in stored]
-        self._report(0, self.done[0])
-
-    def replica(self, number: int) -> tuple[ReplicaResult, TrainedNetwork] | None:
-        """Train one replica to its end; None if it was told to stop, its state is then saved."""
-        try:
-            return self._replica(number)
-        except BaseException:
-            self.failed = True  # the others save their states and leave
-            raise
-
-    def _replica(self, number: int) -> tuple[ReplicaResult, TrainedNetwork] | None:
-        if self.stop() or self.failed:
-            return None
-        found = self._read(number)
-        walk = Walk(self.task, number, found["walk"] if found else None)
-        if walk.teacher is None and walk.step == 0:
-            walk.require_finite()
-        before, started = (found["seconds"] if found else 0.0), time.monotonic()
-        saved = started
-        while not walk.finished:
-            walk.advance()
-            self._report(number, walk.step)
-            told = self.stop() or self.failed
-            now = time.monotonic()
-            if told or walk.finished or now - saved > self.checkpoint_seconds:
-                self._write(number, walk, before + now - started)
-                saved = now
-            if told and not walk.finished:
-                return None
-        return self._finished(number, walk, before + time.monotonic() - started)
-
-    def _finished(self, number: int, walk: Walk, seconds: float) -> tuple[ReplicaResult, TrainedNetwork]:
-        data, task = self.trainer.data, self.task
-        well = walk.diverged_at < 0
-        nothing = dict.fromkeys(scored(task.train.classes, data.test_truth), float("nan"))
-        last = walk.scores(self.test, data.test_truth) if well else nothing
-        network = walk.trained(self.digest, self.data, walk.scores(task.validation, task.truth) if well else {})
-        best = nothing
-        if well:
-            walk.use_best()
-            best = walk.scores(self.test, data.test_truth)
-        return ReplicaResult(walk.curves, last, best, walk.best["step"], walk.diverged_at, seconds), network
-
-    def _report(self, number: int, step: int) -> None:
-        with self.lock:
-            self.done[number] = step
-            if self.progress is not None:
-                self.progress(sum(self.done), self.task.steps * self.trainer.replicas)
-
-    def _write(self, number: int, walk: Walk, seconds: float) -> None:
-        if self.folder is None:
-            return
-        content = {"training": self.digest, "data": self.data, "replica": number}
-        write_checked(
-            _checkpoint_file(self.folder, self.trainer, number),
-            content | {"walk": walk.state(), "seconds": seconds},
-        )
-
-    def _read(self, number: int) -> dict[str, Any] | None:
-        """A stored state, or None.
-
-        Raises:
-            ConfigError: it is damaged, or that of another training or of other data.
-        """
-        if self.folder is None:
-            return None
-        file = _checkpoint_file(self.folder, self.trainer, number)
-        if not file.exists():
-            return None
-        content = read_checked(file)
-        own = {"training": self.digest, "data": self.data, "replica": number}
-        if content.keys() != own.keys() | {"walk", "seconds"}:
-            raise ConfigError(f"{file} is not a checkpoint, it has {', '.join(content)}: delete it to start over")
-        for key, value in own.items():
-            if content.get(key) != value:
-                raise ConfigError(
-                    f"checkpoint {file} is of {key} {str(content.get(key))[:20]!r}, this is {str(value)[:20]!r}: "
-                    "delete it to start over"
-                )
-        return content
 
 
 def _check_networks(training: StudentTrainer, networks: Sequence[TrainedNetwork]) -> None:
@@ -474,123 +369,6 @@ def _check_teachers(teacher: Teacher | None, found: Sequence[FittedTeacher]) -> 
             raise ConfigError(f"teacher {number} diverged when it was trained: no student can learn from it")
 
 
-def _checkpoint_file(folder: Path, trainer: StudentTrainer, replica: int) -> Path:
-    return folder / f"{config.digest(trainer)}-r{replica:03d}.pt"
-
-
-def _digest(provenance: Mapping[str, Any]) -> str:
-    """SHA-256 of all that is said of the data: images, labels, human labels, splits."""
-    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
-
-
-def _on(pool: Population, device: torch.device) -> Population:
-    """The pool on a device."""
-    return Population(pool.x.to(device), pool.p.to(device), pool.y.to(device))
-
-
 @lru_cache(maxsize=2)  # cells of a study share their data
 def _pools(data: ImageSource, seed: int, data_dir: str) -> Pools:
     return data.pools(seed, data_dir or None)
-
-
-@contextmanager
-def _one_thread_each(replicas: int, device: torch.device) -> Iterator[Callable[..., list[Any]]]:
-    """A map over replicas. On a CPU several of them run side by side, each on one of torch's threads.
-
-    Two such threads train a fifth more images a second than one replica on both.
-    """
-    workers = torch.get_num_threads()
-    if replicas == 1 or workers == 1 or device.type != "cpu":
-        yield lambda function, items: [function(item) for item in items]
-        return
-    try:
-        with ThreadPoolExecutor(min(workers, replicas), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield lambda function, items: [future.result() for future in [pool.submit(function, i) for i in items]]
-    finally:
-        torch.set_num_threads(workers)
-
-
-# Students of the engines --------------------------------------------------------------------------
-
-
-def _run_on_engine(
-    trainer: StudentTrainer, progress: Callable[[int, int], None] | None, stop: Callable[[], bool]
-) -> Trained | None:
-    """All replicas in one engine call, which is short: nothing is stored on the way, and one told to stop is lost."""
-    population = trainer.data.population(trainer.seed)
-    network = isinstance(trainer.student, NetworkStudent)
-    held_out = _held_out(trainer, population)
-    training = population.size - held_out
-    sgd = SGD(
-        trainer.steps(training),
-        trainer.recipe.batch_size,
-        index="permutation",
-        targets=trainer.targets,
-        held_out=held_out,
-        optimiser=trainer.recipe.optimiser,
-        schedule=trainer.recipe.schedule,
-    )
-    recording = Recording(max(trainer.looks, 2), min(trainer.window, 0.99))
-    lanes = [Lane(trainer.supervision, trainer.recipe.step_size, trainer.seed, trainer.replicas)]
-    choice = choose_engine(AUTO, trainer.student, population, lanes, sgd, recording, trainer.device)
-    reference = trainer.student.reference(population) if network else minimiser(trainer.student, population)
-    anchor = torch.zeros_like(reference) if network else trainer.student.anchor(population)
-
-    def report(step: int) -> None:
-        if progress is not None:
-            progress(step * trainer.replicas, sgd.steps * trainer.replicas)
-
-    def ask(step: int) -> bool:
-        report(step)
-        return stop()
-
-    report(0)
-    started = time.monotonic()
-    record, _ = ENGINES[choice.engine].run(
-        trainer.student, population, lanes, sgd, recording, reference=reference, anchor=anchor, device=trainer.device,
-        stop=ask,
-    )  # fmt: skip
-    if record is None:
-        return None
-    report(sgd.steps)
-    seconds = time.monotonic() - started
-    sizes = {"classes": population.classes, "train_size": training, "validation_size": held_out, "test_size": 0}
-    provenance = {"source": trainer.data.name, "engine": choice.engine, **sizes}
-    exact = network or trainer.student.realisable_optimum(population) is not None
-    return Trained(_as_training(record, seconds / trainer.replicas, exact), (), provenance)
-
-
-def _held_out(trainer: StudentTrainer, population: Population) -> int:
-    """Points of the validation set: the last ones of the pool. A linear student is seen on the whole pool."""
-    return round(HELD_OUT * population.size) if isinstance(trainer.student, NetworkStudent) else 0
-
-
-_NAMES = {"loss": "loss", "label_accuracy": "accuracy", "ece": "ece", "excess_risk": "bcp_kl", "bcp_l2": "bcp_l2"}
-"""Curves of an engine's record, and their names in a training record."""
-
-
-def _as_training(record: Record, seconds: float, exact: bool) -> TrainingRecord:
-    """The record of an engine as that of a training.
-
-    Args:
-        exact: whether excess risk is that above p itself, which is KL(p, q); else it is that above the best student.
-    """
-    seen = record.steps > 0
-    names = {old: new for old, new in _NAMES.items() if old in record.curves}
-    if not exact:
-        names["excess_risk"] = "excess_risk"
-    if "label_accuracy" not in names:
-        names["accuracy"] = "accuracy"
-    replicas = record.diverged_at.numel()
-    steps = record.steps[seen]
-    lost = (record.diverged_at >= 0) & (steps[:, None] >= record.diverged_at)  # (C, R)
-    return TrainingRecord(
-        steps=steps,
-        curves={new: record.curves[old][seen].double().masked_fill(lost, float("nan")) for old, new in names.items()},
-        test={},
-        best_test={},
-        best_step=torch.full((replicas,), int(record.steps[-1])),
-        diverged_at=record.diverged_at,
-        seconds=torch.full((replicas,), seconds, dtype=torch.float64),
-        truth=("bcp", "bcp"),
-    )

@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kdsim.losses import OutputMSE
+from kdsim.teachers.checks import refuse_loss
 from kdsim.trainer import StudentTrainer, Teacher
 from kdsim.training.evaluation import forward
 from kdsim.training.fitted import FittedTeacher
@@ -27,6 +29,9 @@ class Deterministic(Teacher):
     training: StudentTrainer = field(default_factory=StudentTrainer)
 
     name: ClassVar[str] = "deterministic"
+
+    def __post_init__(self) -> None:
+        refuse_loss(self.training, OutputMSE, "its outputs are no logits; the teacher mse-logits reads them")
 
     def predictor(self, fitted: FittedTeacher, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
         (network,) = fitted.networks
