@@ -344,6 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     An error is one line on standard error; with KDSIM_TRACEBACK=1 in the environment it is Python's traceback.
     """
     os.environ["MPLBACKEND"] = "Agg"  # figures go to files
+    data_dir = os.environ.get("KDSIM_DATA")
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="kdsim", standalone_mode=False)
         sys.stdout.flush()
@@ -366,6 +367,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         advice = "" if isinstance(error, ConfigError) else "; KDSIM_TRACEBACK=1 shows the whole traceback"
         cli_output.error(error_line(error) + advice)
         return USER_ERROR if expected else 1
+    finally:  # --data-dir holds for this call
+        os.environ.pop("KDSIM_DATA", None)
+        if data_dir is not None:
+            os.environ["KDSIM_DATA"] = data_dir
     if code == INTERRUPTED:
         cli_output.note("interrupted")
     return code if isinstance(code, int) else 0
