@@ -35,8 +35,7 @@ def figure(results: Any) -> Figure:
             strict=True,
         ):
             ax.set(xlabel="epoch", ylabel=unit, yscale="log")
-            ax.yaxis.set_major_formatter("{x:g}")
-            ax.yaxis.set_minor_formatter("{x:.2g}")
+            style.plain_log(ax.yaxis)
             ax.set_title(title, loc="left")
         axes[0, 1].axhline(rows["bayes_loss"].iloc[0], color="#555555", linestyle="--", linewidth=0.9)
         _against_nu(axes[1, 0], rows, colors, "floor", "(c) floor", r"KL$(p,\phi)$ in the window, nats")
@@ -74,5 +73,4 @@ def _against_nu(ax: Axes, rows: pd.DataFrame, colors: dict[str, str], key: str, 
         ax.errorbar(row["nu"], row[key], yerr=errors, color=colors[row["cell"]], marker="o", capsize=2, elinewidth=0.8)
     ax.set_title(title, loc="left")
     ax.set(xlabel=r"$\nu$", ylabel=unit, yscale="log")
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("{x:.2g}")
+    style.plain_log(ax.yaxis)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogLocator
 
 TEXT_WIDTH = 7.0  # inches: the text width of a two-column paper
 
@@ -61,3 +63,12 @@ def paper() -> Iterator[None]:
     }
     with mpl.rc_context(settings):
         yield
+
+
+def plain_log(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade of a logarithmic axis; at every digit where it is short."""
+    low, high = axis.get_view_interval()
+    narrow = high / low < 6
+    axis.set_major_locator(LogLocator(subs=range(1, 10) if narrow else (1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")

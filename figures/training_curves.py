@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from kdsim.figures import style
 
@@ -39,8 +40,9 @@ def figure(results: Any) -> Figure:
             loss.axhline(first.bayes_loss, color="#555555", linestyle="--", linewidth=0.9)
             handles.append(Line2D([], [], color="#555555", linestyle="--", linewidth=0.9, label="loss of the BCP"))
         loss.set(xlabel="epoch", ylabel="cross-entropy, nats", yscale="log")
-        loss.yaxis.set_major_formatter("{x:g}")
-        loss.yaxis.set_minor_formatter("{x:.2g}")
+        style.plain_log(loss.yaxis)
+        for ax in (loss, accuracy):
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         loss.set_title("(a) loss on the validation labels", loc="left")
         accuracy.set(xlabel="epoch", ylabel="accuracy")
         accuracy.set_title("(b) validation accuracy", loc="left")

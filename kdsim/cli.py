@@ -33,6 +33,7 @@ from kdsim.cli_run import (
     print_results,
     run,
     settings_of,
+    tables_of,
     use_data,
 )
 from kdsim.config import ConfigError, by_name, choose, encode, error_line, in_study_file, override
@@ -200,9 +201,11 @@ def results(
     seed: Seed = None,
     as_json: Json = False,
     as_csv: Csv = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="print LaTeX (booktabs)")] = False,
 ) -> None:
     """The table of a stored run: the most recent one, or the one with the given settings."""
-    _one_format(as_json, as_csv)
+    _one_format(as_json, as_csv, as_markdown, as_latex)
     stored = _read(target, out, quick, settings, replicas=replicas, seed=seed)
 
     if as_json:
@@ -216,6 +219,11 @@ def results(
         cli_output.print_json(content)
     elif as_csv:
         cli_output.print_csv(stored.records)
+    elif as_markdown or as_latex:
+        from kdsim.study import table_text
+
+        write = table_text.markdown if as_markdown else table_text.latex
+        print("\n\n".join(map(write, tables_of(stored.records, stored))))
     else:
         print_results(stored.records, stored)
 
@@ -327,9 +335,11 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
     return stored
 
 
-def _one_format(as_json: bool, as_csv: bool) -> None:
-    if as_json and as_csv:
-        raise ConfigError("--json and --csv exclude each other")
+def _one_format(as_json: bool, as_csv: bool, as_markdown: bool = False, as_latex: bool = False) -> None:
+    chosen = {"--json": as_json, "--csv": as_csv, "--markdown": as_markdown, "--latex": as_latex}
+    names = [name for name, wanted in chosen.items() if wanted]
+    if len(names) > 1:
+        raise ConfigError(f"{' and '.join(names)} exclude each other")
 
 
 def _is_closed_pipe(error: BaseException) -> bool:

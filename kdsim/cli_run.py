@@ -13,6 +13,7 @@ from kdsim.config import by_name, error_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.study.base import Study
+    from kdsim.study.report import Table
     from kdsim.study.store import StudyResults
 
 FORMATS = ("png", "pdf", "svg")
@@ -104,14 +105,18 @@ def run(study: Study, out: str, as_json: bool) -> int:
     return code
 
 
-def print_results(rows: Sequence[dict[str, Any]], stored: StudyResults) -> None:
+def tables_of(rows: Sequence[dict[str, Any]], stored: StudyResults) -> list[Table]:
     """The tables of a study."""
     from kdsim.study import report, teacher_report
 
     if rows[0].get("kind") is None:
-        cli_output.print_table(report.results_table(rows))
-        return
-    for table in teacher_report.tables(rows, stored.replicas):
+        return [report.results_table(rows)]
+    return teacher_report.tables(rows, stored.replicas)
+
+
+def print_results(rows: Sequence[dict[str, Any]], stored: StudyResults) -> None:
+    """Print the tables of a study."""
+    for table in tables_of(rows, stored):
         cli_output.print_table(table)
 
 

@@ -47,6 +47,8 @@ def tables(rows: Sequence[Row], replicas: pd.DataFrame) -> list[Table]:
     found = [teacher_table(teachers)] if teachers else []
     if students:
         found.append(training_table(students))
+    if teachers and students:
+        found.append(paper_table(rows, replicas))
     if teachers and (compared := comparisons(rows, replicas)):
         found.append(_comparison_table(compared))
     if teachers and (correlated := correlations(rows, replicas)):
@@ -76,6 +78,45 @@ def teacher_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def paper_table(rows: Sequence[Row], replicas: pd.DataFrame) -> Table:
+    """In the form of the paper's: teachers and students side by side, accuracies in percent.
+
+    Students of one network, recipe and loss stand together; a star marks an accuracy, or a noise, that differs
+    significantly from that of the student of the deterministic teacher.
+    """
+    headers = ["network", "recipe", "loss", "taught by", "teacher, %", "student, %", "noise, %"]
+    table = Table(headers, [], numeric={"teacher, %", "student, %", "noise, %"})
+    teachers = {row["cell"]: row for row in teachers_of(rows)}
+    stars = {(item["cell"], item["metric"]) for item in comparisons(rows, replicas) if item["significant"]}
+    for group in _groups(rows):
+        loss = next(row["loss_name"] for row in group if row["teacher_cell"] is not None)
+        for row in group:
+            teacher = teachers.get(row["teacher_cell"], {})
+            table.rows.append(
+                [
+                    row["student"],
+                    row["recipe"],
+                    loss,
+                    _name(row),
+                    _percent(teacher, "test_accuracy"),
+                    _percent(row, "test_accuracy") + "*" * ((row["cell"], "test_accuracy") in stars),
+                    _percent(row, "noise_accuracy") + "*" * ((row["cell"], "noise_accuracy") in stars),
+                ]
+            )
+    table.notes.append(
+        "Test accuracies at the last epoch and convergence noise of the validation accuracy, ± half the 95 % interval; "
+        f"*: differs from the student of the {BASELINE} teacher (0.05, Holm)."
+    )
+    return table
+
+
+def _percent(row: Row, key: str) -> str:
+    value, low = row.get(key), row.get(f"{key}_low")
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f}" if low is None else f"{100 * value:.2f} ± {100 * (value - low):.2f}"
+
+
 def comparisons(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, Any]]:
     """Differences of students from those of the deterministic teacher, by replica; Holm's correction in each group.
 
@@ -98,8 +139,10 @@ def comparisons(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, A
                 row = names[difference.first]
                 found.append(
                     {
+                        "cell": row["cell"],
                         "recipe": row["recipe"],
                         "student": row["student"],
+                        "loss": names[BASELINE]["loss_settings"],
                         "metric": metric,
                         "first": difference.first,
                         "second": BASELINE,
