@@ -114,7 +114,7 @@ class Teacher(ABC):
 
 
 def fit_teacher(
-    teacher: Teacher, networks: Sequence[TrainedNetwork], pools: Pools, number: int, device: torch.device | str = "cpu"
+    teacher: Teacher, networks: Sequence[TrainedNetwork], pools: Pools, number: int, device: str | None = None
 ) -> FittedTeacher:
     """Teacher `number` of a configuration from all trained networks of its training.
 
@@ -129,10 +129,15 @@ def fit_teacher(
 
 
 def teacher_log_probs(
-    teacher: Teacher, fitted: FittedTeacher, pool: Population, device: torch.device | str = "cpu"
+    teacher: Teacher, fitted: FittedTeacher, pool: Population, device: str | None = None
 ) -> Tensor:
-    """Log-probabilities of the teacher's samples at all images, (S, N, K) float64 on the CPU."""
+    """Log-probabilities of the teacher's samples at all images, (S, N, K) float64 on the CPU.
+
+    Args:
+        device: where they are computed; None: where it was trained.
+    """
     mixed = teacher.training.recipe.precision == "bfloat16"
+    device = device or teacher.training.device
     predict = teacher.predictor(fitted, torch.device(device), mixed)
     with torch.no_grad():
         parts = [torch.log_softmax(predict(x.to(device)).double(), -1).cpu() for x in pool.x.split(BATCH)]
@@ -140,7 +145,7 @@ def teacher_log_probs(
 
 
 def teacher_scores(
-    teacher: Teacher, fitted: FittedTeacher, pool: Population, device: torch.device | str = "cpu"
+    teacher: Teacher, fitted: FittedTeacher, pool: Population, device: str | None = None
 ) -> dict[str, float]:
     """Scores of the predictive distribution, the mean over samples, see `kdsim.training.evaluation.scores`."""
     log_probs = teacher_log_probs(teacher, fitted, pool, device)
