@@ -11,9 +11,6 @@ from matplotlib.figure import Figure
 
 from kdsim.figures import style
 
-WHAT = ("recipe", "student", "train_size", "loss_settings")
-"""Columns that part the students into rows of panels, as far as they differ; the last one is part of the label."""
-
 
 def figure(results: Any) -> Figure:
     """One row of panels a recipe, student and size of the training set, from stored results (`StudyResults`)."""

@@ -60,7 +60,7 @@ def distill(
     recipe: RecipeName = None,
     epochs: Epochs = None,
     teacher_epochs: Annotated[
-        str | None, typer.Option("--teacher-epochs", metavar="N", help="instead of the recipe's")
+        str | None, typer.Option("--teacher-epochs", metavar="N", help="of the teacher, instead of its recipe's")
     ] = None,
     settings: Set = None,
     out: Out = "results",
@@ -73,6 +73,8 @@ def distill(
     """Train a teacher on labels, unless it is stored, and a student that learns from it.
 
     The study "distill": `kdsim show-study distill` lists the keys of --set.
+    --recipe and --epochs are the student's; the teacher has teacher_recipe, by
+    default crd with its 240 epochs: see --teacher-epochs.
 
     \b
     Examples:

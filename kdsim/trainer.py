@@ -91,7 +91,7 @@ class Teacher(ABC):
     def fit(self, networks: Sequence[TrainedNetwork], pools: Pools, number: int) -> dict[str, Tensor]:
         """What is found after the training: tensors by name, on the CPU.
 
-        Whatever is tuned is tuned on the validation images.
+        Whatever is tuned by predictions is tuned on those of the validation images.
 
         Args:
             networks: the `members` networks of this teacher.

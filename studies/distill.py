@@ -24,7 +24,8 @@ class Distill(Study):
         loss: of the student, see `kdsim.losses`.
         recipe: of the student.
         teacher_recipe: of the teacher.
-        teachers: independent teachers; student replica r learns from teacher r modulo their number.
+        teachers: independent teachers; student replica r learns from teacher r modulo their number. Intervals are over
+            students: with fewer teachers than replicas they leave out how much teachers differ.
         evaluations: number of evaluations on the validation images; none: one an epoch, and 12 at least.
         window: last part of the run over which convergence noise is taken.
         replicas: independent students.

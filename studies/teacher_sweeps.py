@@ -140,6 +140,8 @@ class FewShot(TeacherStudy):
 class BNNAblation(TeacherStudy):
     """What a Bayesian teacher is made of: the prior and the first Hessian of IVON, the structure of Laplace.
 
+    `kinds` is not used.
+
     Attributes:
         hess_inits: first Hessians of IVON.
         weight_decays: delta of IVON, its prior's precision over the number of images.

@@ -43,7 +43,8 @@ def differences(values: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]] |
     """All pairs, or the given ones, in order. Family-wise error at most `ALPHA`.
 
     Args:
-        values: name to one value a replica, (R,) each, R >= 2 and the same for all.
+        values: name to one value a replica, (R,) each, R >= 2 and the same for both of a pair.
+        pairs: names of first and second.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
     """
@@ -53,8 +54,7 @@ def differences(values: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]] |
         a, b = values[first].double(), values[second].double()
         require(a.shape == b.shape and len(a) >= 2, "replicas", (len(a), len(b)), "as many in both, at least 2")
         found.append(interval(a - b))
-    replicas = len(next(iter(values.values()))) if values else 0
-    p = [_p_value(each, replicas) for each in found]
+    p = [_p_value(each, len(values[first])) for each, (first, _) in zip(found, pairs, strict=True)]
     adjusted = holm(p)
     return [
         Difference(*pair, each, raw, corrected, corrected < ALPHA)

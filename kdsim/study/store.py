@@ -4,6 +4,7 @@ DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.par
 DIR/cells/<digest>/weights-<replica>.pt where networks were trained
 DIR/teachers/<digest>-<number>.pt                      a fitted teacher
 DIR/partial/<digest of the pack>[-<block>].pt          an interrupted run, deleted when its cells are stored
+DIR/partial/<digest>-r<replica>.pt                     a replica of an interrupted training, likewise
 DIR/partial/<digest of the pack>-<block>.done.pt       a finished block of a pack that has several, likewise
 DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
 """

@@ -247,7 +247,7 @@ def _comparison_table(found: Sequence[dict[str, Any]]) -> Table:
     replicas = found[0]["replicas"]
     table.notes.append(
         f"Paired by replica ({replicas}), 95 % t-intervals; significant: below 0.05 after Holm's correction over the "
-        "students of one network, recipe and loss."
+        "students of one network, recipe and loss, for each metric."
     )
     return table
 

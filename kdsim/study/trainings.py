@@ -44,6 +44,8 @@ SCORE_TOLERANCE = 0.01
 """Relative change of a stored teacher's loss that rounding on another machine may make."""
 PROBE_STEPS, PROBE_SECONDS = 5, 1.0
 """Steps of a network, or seconds of an engine, from which the duration of a training is estimated."""
+PROBE_BATCHES = 4
+"""Images, in batches, on which an estimate fits a teacher: kinds whose fit trains further do so for a few steps."""
 
 
 Stop = Callable[[], bool]
@@ -302,13 +304,17 @@ def _probe(training: Training) -> float:
 
 
 def _task(trainer: StudentTrainer) -> Task:
-    """What its replicas share, with a teacher that knows nothing."""
-    teachers = ()
-    if trainer.teacher is not None:
-        training = replace(trainer.teacher.training, replicas=trainer.teacher.members)
-        networks = [Walk(_task(training), number).trained("", "", {}) for number in range(training.replicas)]
-        teachers = (fit_teacher(trainer.teacher, networks, training.pools(), 0),)
-    return trainer.task(trainer.pools(), teachers)
+    """What its replicas share, with a teacher that knows nothing: first weights, fitted on a few images."""
+    if trainer.teacher is None:
+        return trainer.task(trainer.pools())
+    training = replace(trainer.teacher.training, replicas=trainer.teacher.members)
+    task, own = _task(training), config.digest(training)
+    untrained = {"loss": float("nan")}
+    networks = [Walk(task, number).trained(own, "", untrained) for number in range(training.replicas)]
+    pools, few = training.pools(), slice(PROBE_BATCHES * training.recipe.batch_size)
+    pools = replace(pools, train=pools.train.points(few), validation=pools.validation.points(few))
+    fitted = fit_teacher(replace(trainer.teacher, training=training), networks, pools, 0)
+    return trainer.task(trainer.pools(), (fitted,))
 
 
 def _probe_engine(trainer: StudentTrainer) -> float:

@@ -166,11 +166,6 @@ def _digest(provenance: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
 
 
-def _on(pool: Population, device: torch.device) -> Population:
-    """The pool on a device."""
-    return Population(pool.x.to(device), pool.p.to(device), pool.y.to(device))
-
-
 @contextmanager
 def side_by_side(replicas: int, device: torch.device) -> Iterator[Callable[..., list[Any]]]:
     """A map over replicas. On a CPU several of them run side by side, each on one of torch's threads.
