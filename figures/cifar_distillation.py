@@ -32,9 +32,9 @@ def figure(results: Any) -> Figure:
             right.set_title("convergence noise of the validation accuracy", loc="left")
             left.set_xlabel("accuracy")
             right.set_xlabel("standard deviation about the trend")
-        first = rows.iloc[0]
+        first = groups[0][2].iloc[0]  # a student
         fig.suptitle(
-            f"{first.data}, {first.train_size:,} training images, recipe {first.recipe}, "
+            f"{first.data}, {first.train_size:,} training images, {first.epochs:g} epochs of recipe {first.recipe}, "
             f"{rows['replicas'].max()} replicas (grey), bars: 95 % intervals, seed {first.seed}",
             fontsize=7, color="#444444",
         )  # fmt: skip

@@ -34,7 +34,8 @@ def figure(results: Any) -> Figure:
             Line2D([], [], color=color, label=label(row))
             for row, color in zip(rows.to_dict("records"), COLORS, strict=False)
         ]
-        handles.append(Line2D([], [], color="#555555", linestyle=":", linewidth=0.9, label="training loss"))
+        if any(map(_is_cross_entropy, rows.itertuples())):
+            handles.append(Line2D([], [], color="#555555", linestyle=":", linewidth=0.9, label="training loss"))
         first = rows.iloc[0]
         if pd.notna(first.bayes_loss) and first.truth == "bcp":
             loss.axhline(first.bayes_loss, color="#555555", linestyle="--", linewidth=0.9)

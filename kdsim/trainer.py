@@ -128,9 +128,7 @@ def fit_teacher(
     return replace(fitted, scores=teacher_scores(teacher, fitted, pools.validation, device))
 
 
-def teacher_log_probs(
-    teacher: Teacher, fitted: FittedTeacher, pool: Population, device: str | None = None
-) -> Tensor:
+def teacher_log_probs(teacher: Teacher, fitted: FittedTeacher, pool: Population, device: str | None = None) -> Tensor:
     """Log-probabilities of the teacher's samples at all images, (S, N, K) float64 on the CPU.
 
     Args:

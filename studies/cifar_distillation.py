@@ -27,7 +27,7 @@ class CifarDistillation(Study):
 
         --set pairs="wrn-40-2 to wrn-16-2" --set recipe=crd --set teacher_recipe=crd --set data=cifar100 --device cuda
 
-    Under few epochs DKD stays behind: its teacher's term grows over `warmup_epochs` = 20 of them, and reaches 0.45 of its
+    In few epochs DKD stays behind: its teacher's term grows over `warmup_epochs` = 20 of them, and reaches 0.45 of its
     weight at the end of 8.
 
     Attributes:
