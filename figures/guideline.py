@@ -44,7 +44,7 @@ def figure(results: Any) -> Figure:
             fontsize=7, color="#444444",
         )  # fmt: skip
         handles = [
-            Line2D([], [], color=looks[row.cell][0], marker=looks[row.cell][1], linestyle="none", label=row.supervision)
+            Line2D([], [], color=looks[row.cell][0], marker=looks[row.cell][1], linestyle="none", label=row.label)
             for row in students.itertuples()
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.3)

@@ -49,26 +49,11 @@ def figure(results: Any) -> Figure:
 def _labels(group: pd.DataFrame) -> list[str]:
     """What teaches; with the loss where that differs among the students of one teacher."""
     taught = group[group["teacher_cell"].notna()]
-    several = bool((taught.groupby("teacher_cell")["loss_settings"].nunique() > 1).any())
-    repeated = taught["supervision"][~taught.duplicated("teacher_cell")].duplicated().any()
-    labels = []
-    for place, row in enumerate(group.to_dict("records")):
-        label = row["supervision"]
-        if several and pd.notna(row["teacher_cell"]):
-            label = f"{label}, {_short(row['loss_settings'], group['loss_settings'])}"
-        if repeated and pd.notna(row["teacher_cell"]):
-            label = f"{label} {place + 1}"
-        labels.append(label)
-    return labels
-
-
-def _short(settings: str, others: pd.Series) -> str:
-    """The loss's name and those of its settings that differ."""
-    name, _, inside = settings.rstrip(")").partition("(")
-    own = dict(item.split("=", 1) for item in inside.split(", ") if "=" in item)
-    alike = [text for text in others.unique() if text.startswith(f"{name}(")]
-    differing = [key for key, value in own.items() if any(f"{key}={value}" not in text for text in alike)]
-    return ", ".join([name, *(f"{key.replace('_', ' ')} {own[key]}" for key in differing)])
+    several = bool((taught.groupby("teacher_cell")["loss_label"].nunique() > 1).any())
+    return [
+        f"{row.label}, {row.loss_label}" if several and pd.notna(row.teacher_cell) else row.label
+        for row in group.itertuples()
+    ]
 
 
 def _teachers(ax: Axes, group: pd.DataFrame, teachers: pd.DataFrame, key: str) -> None:

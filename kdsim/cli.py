@@ -53,7 +53,7 @@ Examples:
   kdsim run-study noise-sweep --set problem=softmax-linear --replicas 256
   kdsim show-study noise-sweep                 the keys of --set, the cells, the cost
   kdsim results noise-sweep --json             the stored table, for your own analysis
-  kdsim distill resnet20 resnet8 --data known-images --quick       a network taught by another
+  kdsim distill resnet20 resnet8 --quick       a network taught by another, in seconds
 """
 
 

@@ -299,7 +299,7 @@ class StudentTrainer:
         ).run()
         if results is None:
             return None
-        record = joined(task.schedule(), task.metrics, truth, [result for result, _ in results])
+        record = joined(task.schedule(), task.pieces(), task.metrics, truth, [result for result, _ in results])
         return Trained(record, tuple(network for _, network in results), dict(pools.provenance))
 
     def task(self, pools: Pools, teachers: Sequence[FittedTeacher] = ()) -> Task:

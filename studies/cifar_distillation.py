@@ -54,7 +54,7 @@ class CifarDistillation(Study):
     recipe: Recipe = field(default_factory=lambda: CRD(epochs=8.0))
     teacher_recipe: Recipe = field(default_factory=lambda: CRD(epochs=12.0))
     teachers: int = 1
-    evaluations: int = 24
+    evaluations: int = 40
     window: float = 1 / 3
     replicas: int = 3
     seed: int = 0

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from kdsim.config import require_count
-from kdsim.data import Cifar10, ImageSource
+from kdsim.data import Cifar10, ImageSource, KnownImages
 from kdsim.losses import KD, DistillationLoss
+from kdsim.studies.train import QUICK
 from kdsim.study.base import Study
 from kdsim.teachers import Deterministic
 from kdsim.trainer import ImageNetwork, StudentTrainer
@@ -55,7 +56,8 @@ class Distill(Study):
 
     def quick(self) -> Self:
         short, teacher = (replace(r, epochs=min(r.epochs, 1.0)) for r in (self.recipe, self.teacher_recipe))
-        return replace(self, teacher="resnet8", student="resnet8", recipe=short, teacher_recipe=teacher)
+        data = KnownImages(QUICK)
+        return replace(self, teacher="resnet8", student="resnet8", data=data, recipe=short, teacher_recipe=teacher)
 
     def cells(self) -> tuple[StudentTrainer, ...]:
         first = StudentTrainer(

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from kdsim.config import ConfigError, by_name, choose, require_between, require_count, require_positive
 from kdsim.data import ImageSource, KnownImages
-from kdsim.losses import BayesianKD, DistillationLoss
+from kdsim.losses import BayesianKD, CrossEntropy, DistillationLoss, LabelCrossEntropy
 from kdsim.problems import Images
 from kdsim.studies.cifar_distillation import networks_of
 from kdsim.study.base import Study
@@ -44,7 +44,8 @@ class TeacherStudy(Study):
         epochs, teacher_epochs: in place of the recipes'.
         samples: posterior samples of a teacher that draws them, and networks of an ensemble.
         replicas: independent teachers of each kind, and students: student r learns from teacher r.
-        evaluations: number of evaluations on the validation images; none: one an epoch, and 12 at least.
+        evaluations: number of evaluations on the validation images; convergence noise needs some in every stretch of
+            constant step size within the window.
         window: last part of the run over which convergence noise is taken.
         seed: draws and splits the data, and keys all randomness.
         device: cpu, cuda or cuda:N.
@@ -59,7 +60,7 @@ class TeacherStudy(Study):
     teacher_epochs: float = 10.0
     samples: int = 4
     replicas: int = 5
-    evaluations: int | None = None
+    evaluations: int | None = 40
     window: float = 1 / 3
     seed: int = 0
     device: str = "cpu"
@@ -97,6 +98,7 @@ class TeacherStudy(Study):
                     ImageNetwork(teacher),
                     self.data,
                     OneHot(),
+                    LabelCrossEntropy(),  # all teachers see one data set: the labels of the images
                     recipe=replace(recipe, epochs=self.teacher_epochs),
                     evaluations=self.evaluations,
                     window=self.window,
@@ -131,5 +133,5 @@ class TeacherKinds(TeacherStudy):
                 teacher = teacher_of(kind, base, self.samples)
                 cells += [teacher, replace(student, supervision=teacher, loss=self.loss)]
             if self.data.train_truth != "labels":
-                cells.append(replace(student, supervision=Exact()))
+                cells.append(replace(student, supervision=Exact(), loss=CrossEntropy()))
         return tuple(cells)

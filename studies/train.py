@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
-from kdsim.data import Cifar10, ImageSource
+from kdsim.data import Cifar10, ImageSource, KnownImages
 from kdsim.losses import CrossEntropy, DistillationLoss
+from kdsim.problems import Images
 from kdsim.study.base import Study
 from kdsim.supervision import OneHot, Supervision
 from kdsim.trainer import ImageNetwork, StudentTrainer
 from kdsim.training import CRD, Recipe
+
+QUICK = Images(classes=5, samples=1_000, validation_samples=200, test_samples=200, dimension=2, clutter=0)
+"""Of the quick versions: drawn within seconds, no folder is needed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Train(Study):
     device: str = "cpu"
 
     def quick(self) -> Self:
-        return replace(self, network="resnet8", recipe=replace(self.recipe, epochs=min(self.recipe.epochs, 1.0)))
+        recipe = replace(self.recipe, epochs=min(self.recipe.epochs, 1.0))
+        return replace(self, network="resnet8", data=KnownImages(QUICK), recipe=recipe)
 
     def trainer(self) -> StudentTrainer:
         """What runs."""

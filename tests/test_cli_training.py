@@ -94,6 +94,14 @@ def test_bad_input_is_one_line(command: list[str], words: tuple[str, ...], capsy
     assert all(word in captured.err for word in words), captured.err
 
 
+def test_show_study_says_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--set=data=known-images", *(f"--set=data.problem.{text}" for text in IMAGES)]
+    assert main(["show-study", "distill", "--set=teacher=resnet8", "--set=student=resnet8", *sizes]) == 0
+    out = capsys.readouterr().out
+    assert "2 cells in 2 trainings" in out
+    assert "deterministic" in out
+
+
 @pytest.mark.parametrize("study", NETWORK_STUDIES, ids=lambda study: study.name)
 def test_studies_of_networks_have_docs_and_a_quick_version(study: type[Study]) -> None:
     quick = study().quick()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -20,6 +21,10 @@ class Schedule(ABC):
     @abstractmethod
     def factor(self, step: int, steps: int) -> float:
         """Factor of step number `step` = 0 ... steps - 1 of a run of `steps` steps."""
+
+    def pieces(self, at: Sequence[int], steps: int) -> list[int]:
+        """Number of the stretch of constant factor in which each step lies; 0 where it changes all the time."""
+        return [0] * len(at)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,10 @@ class StepDecay(Schedule):
         require_positive("decay", self.decay)
 
     def factor(self, step: int, steps: int) -> float:
-        return self.decay ** sum(step >= round(milestone * steps) for milestone in self.milestones)
+        return self.decay ** self.pieces([step], steps)[0]
+
+    def pieces(self, at: Sequence[int], steps: int) -> list[int]:
+        return [sum(step >= round(milestone * steps) for milestone in self.milestones) for step in at]
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from kdsim.config import ConfigError
 from kdsim.measure.decomposition import columns
-from kdsim.measure.floors import interval
+from kdsim.measure.floors import drift_z_limit, interval
 from kdsim.training.record import TrainingRecord
 
-FEWEST = 4
-"""Evaluations that a window must hold: a line takes two of them."""
+FREEDOM = 2
+"""Fewest degrees of freedom of a convergence noise: a window of constant step size must hold four evaluations."""
 
 
-def convergence_noise(values: Tensor, steps: Tensor) -> Tensor:
-    """Standard deviation of a curve about its own straight line, of each replica. (C, R), (C,) -> (R,).
+def convergence_noise(values: Tensor, steps: Tensor, pieces: Tensor | None = None) -> Tensor:
+    """Standard deviation of a curve about its own straight lines, of each replica. (C, R), (C,) -> (R,).
 
-    The line is fitted by least squares, which leaves C - 2 degrees of freedom: a curve that still rises or falls
-    steadily has no noise by that.
+    Lines are fitted by least squares, one for each piece of the run: a curve that still rises or falls steadily has no
+    noise by that, and neither has the fall at a decay of the step size. A line takes two degrees of freedom; pieces of
+    fewer than three evaluations have none and are left out.
+
+    Args:
+        pieces: number of the piece of each evaluation, (C,); None: all are one.
 
     Raises:
-        ConfigError: fewer than `FEWEST` evaluations.
+        ConfigError: fewer than `FREEDOM` degrees of freedom.
     """
-    if len(values) < FEWEST:
-        raise ConfigError(f"evaluations = {len(values)} in the window are not allowed: must be at least {FEWEST}")
-    time = steps.double() - steps.double().mean()
-    centred = values.double() - values.double().mean(0)
-    slope = (time[:, None] * centred).sum(0) / time.square().sum()
-    residual = centred - slope * time[:, None]
-    return (residual.square().sum(0) / (len(values) - 2)).sqrt()
+    freedom = degrees_of_freedom(len(values), pieces)
+    if freedom < FREEDOM:
+        raise ConfigError(
+            f"evaluations = {len(values)} in the window leave {freedom} degrees of freedom: "
+            f"at least {FREEDOM} are needed"
+        )
+    squares = torch.zeros(values.shape[1], dtype=torch.float64)
+    for members in _pieces(len(values), pieces):
+        if len(members) > 2:
+            time = steps[members].double() - steps[members].double().mean()
+            centred = values[members].double() - values[members].double().mean(0)
+            slope = (time[:, None] * centred).sum(0) / time.square().sum()
+            squares += (centred - slope * time[:, None]).square().sum(0)
+    return (squares / freedom).sqrt()
+
+
+def degrees_of_freedom(count: int, pieces: Tensor | None = None) -> int:
+    """What lines through the pieces leave of so many evaluations."""
+    return sum(max(len(members) - 2, 0) for members in _pieces(count, pieces))
+
+
+def _pieces(count: int, pieces: Tensor | None) -> list[Tensor]:
+    """Evaluations of each piece."""
+    if pieces is None:
+        return [torch.arange(count)]
+    return [(pieces == which).nonzero()[:, 0] for which in pieces.unique()]
 
 
 def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | None]:
@@ -36,9 +60,11 @@ def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | 
 
     test_NAME: scores on the test images at the last step, the headline; best_test_accuracy: at the evaluation that was
     best on the validation images, and best_step the mean of its step. NAME: on the validation images at the last step.
-    floor: mean of KL(p, q) over the validation images and the evaluations in the window, where p is known.
-    noise_accuracy, noise_loss: `convergence_noise` of accuracy and loss in the window; fluctuation is noise_loss. All
-    are None where a replica diverged, and noise where the window has fewer than `FEWEST` evaluations.
+    floor: mean of KL(p, q) over the validation images and the evaluations in the window, where p is known;
+    floor_drift its change from the first to the second half of the window, and `stationary` whether that is within
+    what replicas explain (as in `kdsim.measure.floors`; None for one replica). noise_accuracy, noise_loss:
+    `convergence_noise` of accuracy and loss in the window, about a line for each stretch of constant step size;
+    fluctuation is noise_loss. All are None where a replica diverged, and noise where there are too few evaluations.
 
     Args:
         window: last part of the run, in (0, 1].
@@ -55,19 +81,32 @@ def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | 
         found |= columns(name, None)
     for name, each in values.items():
         found |= columns(name, None) if diverged else _interval(name, each)
+    found["stationary"] = None if diverged or record.replicas < 2 else _stationary(values.get("floor_drift"))
     return found | {"best_step": record.best_step.double().mean().item(), "diverged": diverged}
 
 
+def _stationary(drift: Tensor | None) -> bool | None:
+    """Whether the drift of each replica (R,) is zero on the average, within `drift_z_limit` standard errors."""
+    if drift is None:
+        return None
+    found = interval(drift)
+    return abs(found.mean) <= drift_z_limit(drift.numel()) * found.se
+
+
 def in_window(record: TrainingRecord, window: float) -> dict[str, Tensor]:
-    """floor, noise_accuracy and noise_loss of each replica, (R,), as far as there are any; see `summarise`."""
+    """floor, floor_drift, noise_accuracy, noise_loss of each replica, (R,), as far as there are any."""
     late = record.steps > round((1 - window) * int(record.steps[-1]))
     found = {}
     if "bcp_kl" in record.curves:
-        found["floor"] = record.curves["bcp_kl"][late].mean(0)
-    if int(late.sum()) >= FEWEST:
+        tail = record.curves["bcp_kl"][late]
+        found["floor"] = tail.mean(0)
+        if len(tail) > 1:
+            found["floor_drift"] = tail[len(tail) // 2 :].mean(0) - tail[: len(tail) // 2].mean(0)
+    pieces = record.pieces[late]
+    if degrees_of_freedom(len(pieces), pieces) >= FREEDOM:
         for metric in ("accuracy", "loss"):
             if metric in record.curves:
-                found[f"noise_{metric}"] = convergence_noise(record.curves[metric][late], record.steps[late])
+                found[f"noise_{metric}"] = convergence_noise(record.curves[metric][late], record.steps[late], pieces)
     return found
 
 

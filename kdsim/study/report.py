@@ -245,8 +245,11 @@ def training_table(rows: Sequence[Row]) -> Table:
             continue
         if any(row.get(key) is not None for row in rows):
             _add(table, header, [plus_minus(row, key) for row in rows])
-    if any(row["diverged"] for row in rows):
-        _add(table, "", [f"{row['diverged']} diverged" if row["diverged"] else "" for row in rows], numeric=False)
+    marks = [_training_mark(row) for row in rows]
+    if any(marks):
+        _add(table, "", marks, numeric=False)
+    if "drift" in marks:
+        table.notes.append("drift: KL to p still changed within the window.")
     bayes = rows[0].get("bayes_test_loss")
     if bayes is not None and all(row["bayes_test_loss"] == bayes for row in rows):
         table.common["test loss of the truth"] = number(bayes)
@@ -257,8 +260,14 @@ def training_table(rows: Sequence[Row]) -> Table:
     )
     if "KL to p" in table.headers:
         table.notes.append("KL to p: on validation images, mean over the window; p is the BCP or people's frequencies.")
-    table.notes.append("noise: standard deviation of a validation curve about its own line in the window.")
+    table.notes.append("noise: standard deviation of a validation curve about its own lines in the window.")
     return table
+
+
+def _training_mark(row: Row) -> str:
+    if row["diverged"]:
+        return f"{row['diverged']} diverged"
+    return "drift" if row.get("stationary") is False else ""
 
 
 def plus_minus(row: Row, key: str) -> str:

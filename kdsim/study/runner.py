@@ -28,6 +28,7 @@ from kdsim.study.packs import Block, Pack, Prepared, cells_of, check_machine, pa
 from kdsim.study.risk_curves import risk_curves
 from kdsim.study.store import Store
 from kdsim.study.tables import curves_table, replicas_table
+from kdsim.study.training_rows import labelled
 from kdsim.study.trainings import Fitting, Training, jobs
 
 SLICE_SECONDS = 5.0
@@ -128,7 +129,7 @@ def run(
                 failures.append(f"{pack} failed: {config.error_line(error)}")
             session.leave(pack)
     finished = [digest for digest in digests if digest in stored]
-    table = [store.row(study.name, digest, stored[digest]) for digest in finished]
+    table = labelled([store.row(study.name, digest, stored[digest]) for digest in finished])
     info = {
         "study": study.name,
         "digest": config.digest(study),

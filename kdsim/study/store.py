@@ -29,7 +29,7 @@ from kdsim.engines.base import State
 from kdsim.engines.recorder import Record
 from kdsim.measure.floors import Measurement
 from kdsim.study.rows import json_ready, stored_row
-from kdsim.study.training_rows import TEACHER, TRAINING, training_row
+from kdsim.study.training_rows import TEACHER, TRAINING, labelled, training_row
 from kdsim.theory.prediction import Prediction
 from kdsim.training.trained import TrainedNetwork
 
@@ -354,7 +354,7 @@ def read_study(folder: str | Path) -> StudyResults:
     if not all(isinstance(digest, str) for digest in info["cells"]):
         raise ConfigError(f"{advice} ({STUDY_FILE}: cells are not all texts)")
     cells = {digest: store.read_cell(digest) for digest in dict.fromkeys(info["cells"])}
-    records = [store.row(info["study"], digest, cells[digest].info) for digest in info["cells"]]
+    records = labelled([store.row(info["study"], digest, cells[digest].info) for digest in info["cells"]])
     return StudyResults(
         name=info["study"],
         settings=info["settings"],

@@ -25,6 +25,7 @@ QUALITIES = {
 }
 """Of teachers, on test images; distances first."""
 _GROUP = ("data", "student", "recipe", "epochs", "loss_settings", "targets", "train_size", "seed")
+"""Students that agree in these, and in the network of their teacher, differ in the kind of teacher alone."""
 _TEACHER_COLUMNS = (
     ("accuracy", "test_accuracy"),
     ("loss", "test_loss"),
@@ -68,7 +69,7 @@ def teacher_table(rows: Sequence[Row]) -> Table:
     optional = ("gradient noise", "bias^2", "|m - p|")
     table = Table(["teacher", "network", "recipe", *headers], [], numeric=set(headers), optional=optional)
     for row in rows:
-        own = [_name(row), row["teacher"], row["recipe"]]
+        own = [row["label"], row["teacher"], row["recipe"]]
         table.rows.append(own + [plus_minus(row, key) for _, key in columns])
     table.notes.append("Teachers on the test images, ± half the 95 % interval over independent teachers.")
     if any(header == "nu" for header, _ in columns):
@@ -81,26 +82,30 @@ def teacher_table(rows: Sequence[Row]) -> Table:
 def paper_table(rows: Sequence[Row], replicas: pd.DataFrame) -> Table:
     """In the form of the paper's: teachers and students side by side, accuracies in percent.
 
-    Students of one network, recipe and loss stand together; a star marks an accuracy, or a noise, that differs
-    significantly from that of the student of the deterministic teacher.
+    Students of one group stand together; a star marks an accuracy, or a noise, that differs significantly from that of
+    the student of the deterministic teacher.
     """
-    headers = ["network", "recipe", "loss", "taught by", "teacher, %", "student, %", "noise, %"]
-    table = Table(headers, [], numeric={"teacher, %", "student, %", "noise, %"})
+    headers = ["student", "recipe", "images", "loss", "taught by", "teacher, %", "student, %", "noise, %"]
+    table = Table(headers, [], numeric={"images", "teacher, %", "student, %", "noise, %"})
     teachers = {row["cell"]: row for row in teachers_of(rows)}
-    stars = {(item["cell"], item["metric"]) for item in comparisons(rows, replicas) if item["significant"]}
+    starred = {
+        (item["cell"], item["against"], item["metric"]) for item in comparisons(rows, replicas) if item["significant"]
+    }
     for group in _groups(rows):
-        loss = next(row["loss_name"] for row in group if row["teacher_cell"] is not None)
+        base = _baseline(group)
+        against = base["cell"] if base else None
         for row in group:
             teacher = teachers.get(row["teacher_cell"], {})
+            stars = {key: "*" * ((row["cell"], against, key) in starred) for key in ("test_accuracy", "noise_accuracy")}
             table.rows.append(
                 [
                     row["student"],
                     row["recipe"],
-                    loss,
-                    _name(row),
+                    f"{row['train_size']:,}",
+                    row["loss_label"],
+                    row["label"],
                     _percent(teacher, "test_accuracy"),
-                    _percent(row, "test_accuracy") + "*" * ((row["cell"], "test_accuracy") in stars),
-                    _percent(row, "noise_accuracy") + "*" * ((row["cell"], "noise_accuracy") in stars),
+                    *(_percent(row, key) + star for key, star in stars.items()),
                 ]
             )
     table.notes.append(
@@ -108,6 +113,11 @@ def paper_table(rows: Sequence[Row], replicas: pd.DataFrame) -> Table:
         f"*: differs from the student of the {BASELINE} teacher (0.05, Holm)."
     )
     return table
+
+
+def _baseline(group: Sequence[Row]) -> Row | None:
+    """The student of the deterministic teacher."""
+    return next((row for row in group if row["supervision"] == BASELINE), None)
 
 
 def _percent(row: Row, key: str) -> str:
@@ -124,81 +134,91 @@ def comparisons(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, A
     """
     found = []
     for group in _groups(rows):
-        names = {_name(row): row for row in group}
-        if BASELINE not in names:
-            continue
-        for metric in COMPARED:
-            values = {name: _values(row, replicas, metric) for name, row in names.items()}
-            values = {name: each for name, each in values.items() if each is not None}
-            base = values.get(BASELINE)
-            pairs = [(name, BASELINE) for name, each in values.items() if name != BASELINE and base is not None
-                     and each.shape == base.shape]  # fmt: skip
-            if not pairs:
-                continue
-            for difference in differences(values, pairs):
-                row = names[difference.first]
+        base = _baseline(group)
+        others = [row for row in group if row is not base]
+        for metric in COMPARED if base else ():
+            values = {row["cell"]: _values(row, replicas, metric) for row in (base, *others)}
+            first = values[base["cell"]]
+            told = [row for row in others if first is not None and _fits(values[row["cell"]], first)]
+            pairs = [(row["cell"], base["cell"]) for row in told]
+            for row, difference in zip(told, differences(values, pairs), strict=True):
                 found.append(
                     {
                         "cell": row["cell"],
+                        "against": base["cell"],
                         "recipe": row["recipe"],
                         "student": row["student"],
-                        "loss": names[BASELINE]["loss_settings"],
+                        "loss": base["loss_settings"],
+                        "train_size": row["train_size"],
                         "metric": metric,
-                        "first": difference.first,
-                        "second": BASELINE,
+                        "first": row["label"],
+                        "second": base["label"],
                         "difference": difference.interval.mean,
                         "difference_low": difference.interval.low,
                         "difference_high": difference.interval.high,
                         "p": difference.p,
                         "p_holm": difference.adjusted,
                         "significant": difference.significant,
-                        "replicas": len(base),
+                        "replicas": len(first),
                     }
                 )
     return found
 
 
+def _fits(values: torch.Tensor | None, first: torch.Tensor) -> bool:
+    return values is not None and values.shape == first.shape
+
+
 def correlations(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, Any]]:
-    """Spearman's rho of a teacher's quality and what its students do, over teachers and replicas of one recipe."""
+    """Spearman's rho of a teacher's quality and what its students do, over the teachers and replicas of one group.
+
+    Kinds that stand on the same trained networks are not independent, and the bootstrap of teachers takes them to be:
+    its intervals are rather too narrow there.
+    """
     teachers = {row["cell"]: row for row in teachers_of(rows)}
     found = []
-    students = [row for row in rows if row["kind"] == TRAINING and row["teacher_cell"] in teachers]
-    for recipe in dict.fromkeys(row["recipe"] for row in students):
-        own = [row for row in students if row["recipe"] == recipe]
+    for group in _groups(rows):
+        students = [row for row in group if row["teacher_cell"] in teachers]
         for quality in QUALITIES:
             for metric in COMPARED:
-                correlation = _correlation(own, replicas, quality, metric)
+                correlation, used = _correlation(students, replicas, quality, metric)
                 if correlation is not None:
                     found.append(
                         {
-                            "recipe": recipe,
+                            "recipe": students[0]["recipe"],
+                            "student": students[0]["student"],
+                            "loss": students[0]["loss_settings"],
+                            "train_size": students[0]["train_size"],
                             "quality": quality,
                             "metric": metric,
                             "rho": correlation.rho,
                             "rho_low": correlation.low,
                             "rho_high": correlation.high,
                             "points": correlation.points,
-                            "teachers": len(own),
+                            "teachers": used,
+                            "left_out": len(students) - used,
                         }
                     )
     return found
 
 
-def _correlation(students: Sequence[Row], replicas: pd.DataFrame, quality: str, metric: str) -> RankCorrelation | None:
-    """None with fewer than three teachers, or where one of the columns is missing."""
-    x, y, clusters = [], [], []
-    for cluster, row in enumerate(students):
+def _correlation(
+    students: Sequence[Row], replicas: pd.DataFrame, quality: str, metric: str
+) -> tuple[RankCorrelation | None, int]:
+    """The correlation over the teachers that have both columns, and their number; none with fewer than three."""
+    x, y = [], []
+    for row in students:
         of_teacher = replicas.loc[replicas["cell"] == row["teacher_cell"]].sort_values("replica")
         values = _values(row, replicas, metric)
         if values is None or quality not in of_teacher or of_teacher[quality].isna().any():
-            return None
+            continue
         quality_of = torch.tensor(of_teacher[quality].to_numpy(dtype=float))
         x.append(quality_of[torch.arange(len(values)) % len(quality_of)])
         y.append(values)
-        clusters.append(torch.full((len(values),), cluster))
-    if len(students) < 3:
-        return None
-    return rank_correlation(torch.cat(x), torch.cat(y), torch.cat(clusters))
+    if len(x) < 3:
+        return None, len(x)
+    clusters = torch.arange(len(x)).repeat_interleave(torch.tensor([len(values) for values in y]))
+    return rank_correlation(torch.cat(x), torch.cat(y), clusters), len(x)
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -208,7 +228,7 @@ def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in students:
         if row["teacher_cell"] is not None:
-            groups.setdefault(str([row[key] for key in _GROUP]), []).append(row)
+            groups.setdefault(str([row[key] for key in (*_GROUP, "teacher")]), []).append(row)
     plain = [key for key in _GROUP if key != "loss_settings"]
     for group in groups.values():
         yield [row for row in alone if all(row[key] == group[0][key] for key in plain)] + group
@@ -222,19 +242,15 @@ def _values(row: Row, replicas: pd.DataFrame, metric: str) -> torch.Tensor | Non
     return torch.tensor(own[metric].to_numpy(dtype=float))
 
 
-def _name(row: Row) -> str:
-    """What teaches."""
-    return row["supervision"]
-
-
 def _comparison_table(found: Sequence[dict[str, Any]]) -> Table:
-    headers = ["recipe", "student of", "against", "differs in", "by", "p", "p (Holm)", ""]
-    table = Table(headers, [], numeric={"by", "p", "p (Holm)"})
+    headers = ["recipe", "images", "student of", "against", "differs in", "by", "p", "p (Holm)", ""]
+    table = Table(headers, [], numeric={"images", "by", "p", "p (Holm)"})
     for item in found:
         half = (item["difference_high"] - item["difference_low"]) / 2
         table.rows.append(
             [
                 item["recipe"],
+                f"{item['train_size']:,}",
                 item["first"],
                 item["second"],
                 COMPARED[item["metric"]],
@@ -253,13 +269,14 @@ def _comparison_table(found: Sequence[dict[str, Any]]) -> Table:
 
 
 def _correlation_table(found: Sequence[dict[str, Any]]) -> Table:
-    headers = ["recipe", "teacher's", "student's", "rho", "95 % interval", "points"]
-    table = Table(headers, [], numeric={"rho", "95 % interval", "points"})
+    headers = ["recipe", "images", "teacher's", "student's", "rho", "95 % interval", "points"]
+    table = Table(headers, [], numeric={"images", "rho", "95 % interval", "points"})
     for item in found:
         interval = f"{item['rho_low']:+.2f} to {item['rho_high']:+.2f}"
         table.rows.append(
             [
                 item["recipe"],
+                f"{item['train_size']:,}",
                 QUALITIES[item["quality"]],
                 COMPARED[item["metric"]],
                 f"{item['rho']:+.2f}",
@@ -268,6 +285,7 @@ def _correlation_table(found: Sequence[dict[str, Any]]) -> Table:
             ]
         )
     table.notes.append(
-        "Spearman's rank correlation over teachers and replicas; intervals by a bootstrap of whole teachers' kinds."
+        "Spearman's rank correlation over teachers and replicas of one group; intervals by a bootstrap of whole kinds. "
+        "Kinds on the same trained networks are not independent: these intervals are rather too narrow."
     )
     return table

@@ -38,10 +38,10 @@ def loss_name(loss: DistillationLoss) -> str:
     return kind_of(type(loss)) + ("-standardised" if getattr(loss, "standardised", False) else "")
 
 
-def loss_settings(loss: DistillationLoss) -> str:
-    """The loss with all its numbers, in one line."""
-    settings = ", ".join(f"{key}={value}" for key, value in vars(loss).items())
-    return f"{kind_of(type(loss))}({settings})"
+def settings_text(configuration: Any) -> str:
+    """A configuration with all its numbers, in one line."""
+    settings = ", ".join(f"{key}={value}" for key, value in vars(configuration).items())
+    return f"{kind_of(type(configuration))}({settings})"
 
 
 def summary(trainer: StudentTrainer) -> dict[str, Any]:
@@ -62,12 +62,13 @@ def summary(trainer: StudentTrainer) -> dict[str, Any]:
         "teacher": student_name(teacher.training) if teacher else None,
         "loss_kind": kind_of(type(trainer.loss)),
         "loss_name": loss_name(trainer.loss),
-        "loss_settings": loss_settings(trainer.loss),
+        "loss_settings": settings_text(trainer.loss),
         "recipe": kind_of(type(recipe)),
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "step_size": recipe.step_size,
         "optimiser": kind_of(type(recipe.optimiser)),
+        "optimiser_settings": settings_text(recipe.optimiser),
         "schedule": kind_of(type(recipe.schedule)),
         "augmentation": ", ".join(parts) if augmented else "none",
         "precision": recipe.precision if trainer.on_images else "float32",
@@ -171,3 +172,50 @@ def training_row(study: str, cell: str, content: Mapping[str, Any]) -> dict[str,
             **content["measurement"],
         }
     )
+
+
+# Names that tell rows apart ---------------------------------------------------------------------
+
+
+def labelled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a study with names for people; rows of simulations are left as they are.
+
+    label: supervision or kind of teacher, with the settings in which the study's teachers of this kind differ.
+    loss_label: the loss, with the settings in which the study's losses of this name differ.
+    """
+    teachers = [row for row in rows if row.get("kind") == TEACHER]
+    names = {row["cell"]: ", ".join([row["supervision"], *_differing(row, teachers)]) for row in teachers}
+    found = []
+    for row in rows:
+        if row.get("kind") in (TRAINING, TEACHER):
+            label = names.get(row["teacher_cell"], row["supervision"])
+            row = {**row, "label": label, "loss_label": _loss_label(row, rows)}
+        found.append(row)
+    return found
+
+
+def _differing(row: Mapping[str, Any], teachers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings of a teacher in which those of its kind differ."""
+    alike = [other for other in teachers if other["supervision"] == row["supervision"]]
+    found = []
+    for key in (*(key for key in row if key.startswith("teacher.")), "optimiser"):
+        if len({str(other.get(key)) for other in alike}) > 1:
+            found.append(f"{key.removeprefix('teacher.')} {row[key]}" if key != "optimiser" else row[key])
+    same_rule = [other["optimiser_settings"] for other in alike if other["optimiser"] == row["optimiser"]]
+    return found + _differing_parts(row["optimiser_settings"], same_rule)
+
+
+def _loss_label(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    others = [other["loss_settings"] for other in rows if other.get("loss_name") == row["loss_name"]]
+    return " ".join([row["loss_name"], *_differing_parts(row["loss_settings"], others)])
+
+
+def _differing_parts(settings: str, others: Sequence[str]) -> list[str]:
+    """Of what `settings_text` wrote, the parts that are not the same in all others."""
+    own, rest = _parts(settings), [_parts(other) for other in others]
+    return [f"{name.replace('_', ' ')} {own[name]}" for name in own if any(o.get(name) != own[name] for o in rest)]
+
+
+def _parts(settings: str) -> dict[str, str]:
+    inside = settings.partition("(")[2].removesuffix(")")
+    return dict(item.split("=", 1) for item in inside.split(", ") if "=" in item)

@@ -84,12 +84,14 @@ class Training:
 
     def run(self, store: Store, report: Report, stop: Stop, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
         """Run it, or go on where it was interrupted, and store it: the content of cell.json; None if told to stop."""
-        trainer = self.trainer
-        teachers = () if trainer.teacher is None else fitted_teachers(trainer.teacher, store)
+        trainer, started = self.trainer, time.monotonic()
+        teachers = () if trainer.teacher is None else fitted_teachers(trainer.teacher, store, stop)
+        if teachers is None:
+            return None
         trained = trainer.run(teachers=teachers, checkpoints=store.root / PARTIAL, progress=report, stop=stop)
         if trained is None:
             return None
-        content = self.content(trained) | stamp
+        content = self.content(trained) | {"wall_seconds": time.monotonic() - started, **stamp}
         store.write_cell(self.digest, content, *tables(trained.record, trainer.window), networks=trained.networks)
         trainer.delete_checkpoints(store.root / PARTIAL)
         return content
@@ -97,8 +99,8 @@ class Training:
     def content(self, trained: Trained) -> dict[str, Any]:
         """The content of cell.json, less versions and date."""
         trainer, record, steps = self.trainer, trained.record, self.steps
-        seconds = record.seconds.sum().item()
-        speed = {"images_per_second": steps * trainer.recipe.batch_size * trainer.replicas / seconds}
+        seconds = record.seconds.sum().item()  # of replicas that ran side by side, each counts in full
+        speed = {"images_per_replica_second": steps * trainer.recipe.batch_size * trainer.replicas / seconds}
         return {
             "kind": TRAINING,
             "cell": config.encode(trainer),
@@ -109,7 +111,7 @@ class Training:
             "seed": trainer.seed,
             "device": trainer.device,
             "replica_steps": self.replicas * steps,
-            "wall_seconds": seconds,
+            "replica_seconds": seconds,
         }
 
 
@@ -146,11 +148,14 @@ class Fitting:
         """Fit or read the teachers, look at each, and store what was seen: the content of cell.json."""
         teacher, pools = self.teacher, self.teacher.training.pools()
         started, found = time.monotonic(), []
-        for fitted in fitted_teachers(teacher, store):
+        fitted_ones = fitted_teachers(teacher, store, stop)
+        for fitted in fitted_ones or ():
             if stop():
                 return None
             found.append(teacher_quality(teacher, fitted, pools))
             report(len(found), self.replicas)
+        if fitted_ones is None:
+            return None
         content = {
             "kind": TEACHER,
             "cell": config.encode(teacher),
@@ -190,8 +195,10 @@ def jobs(cells: Iterable[StudentTrainer | Teacher], store: Store | None) -> list
     return list(order.values())
 
 
-def fitted_teachers(teacher: Teacher, store: Store) -> tuple[FittedTeacher, ...]:
+def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) -> tuple[FittedTeacher, ...] | None:
     """All teachers of a configuration, whose training is stored; those that were fitted before are read.
+
+    None if told to stop, which is asked between two teachers.
 
     Raises:
         ConfigError: a file is damaged, or its teacher does not have the scores that it had when it was fitted.
@@ -200,6 +207,8 @@ def fitted_teachers(teacher: Teacher, store: Store) -> tuple[FittedTeacher, ...]
     networks = None
     found = []
     for number in range(teacher.count):
+        if stop():
+            return None
         file = store.teacher_file(config.digest(teacher), number)
         if file.exists():
             fitted = FittedTeacher.load(file)

@@ -56,6 +56,15 @@ def _plain(recipe: Recipe) -> Recipe:
     return Recipe(**vars(recipe))
 
 
+def _classes(training: StudentTrainer) -> int:
+    """K. The squared errors are means over K classes; the weights give them the gradient of a cross-entropy.
+
+    That of the Brier score in the logits is 2 / K^2 of the cross-entropy's where all classes are equally probable, that
+    of the outputs' 2 / K: under a recipe made for the cross-entropy a network would hardly learn.
+    """
+    return training.data.classes
+
+
 def _swag(training: StudentTrainer, samples: int) -> Teacher:
     epochs = max(2.0, CONTINUED * training.recipe.epochs)
     return SWAG(training, samples, epochs=epochs, collect_every=min(1.0, epochs / 8))
@@ -67,8 +76,8 @@ def _dropout(training: StudentTrainer, samples: int) -> Teacher:
 
 KINDS: dict[str, Callable[[StudentTrainer, int], Teacher]] = {
     "deterministic": lambda training, samples: Deterministic(training),
-    "mse": lambda training, samples: MSETeacher(replace(training, loss=Brier())),
-    "mse-logits": lambda training, samples: MSELogitsTeacher(replace(training, loss=OutputMSE())),
+    "mse": lambda training, samples: MSETeacher(replace(training, loss=Brier(_classes(training) ** 2 / 2))),
+    "mse-logits": lambda training, samples: MSELogitsTeacher(replace(training, loss=OutputMSE(_classes(training) / 2))),
     "mcmi": lambda training, samples: MCMI(training, epochs=CONTINUED * training.recipe.epochs),
     "temperature-scaled": lambda training, samples: TemperatureScaled(training),
     "laplace": lambda training, samples: Laplace(training),

@@ -83,7 +83,8 @@ def run_on_engine(
     sizes = {"classes": population.classes, "train_size": training, "validation_size": held_out, "test_size": 0}
     provenance = {"source": problem.name, "engine": choice.engine, **sizes}
     exact = network or student.realisable_optimum(population) is not None
-    return _as_training(record, seconds / lane.replicas, exact), provenance
+    pieces = recipe.schedule.pieces([step - 1 for step in record.steps[record.steps > 0].tolist()], sgd.steps)
+    return _as_training(record, seconds / lane.replicas, exact, pieces), provenance
 
 
 def held_out_of(student: NetworkStudent | LinearStudent, population: Population) -> int:
@@ -95,7 +96,7 @@ _NAMES = {"loss": "loss", "label_accuracy": "accuracy", "ece": "ece", "excess_ri
 """Curves of an engine's record, and their names in a training record."""
 
 
-def _as_training(record: Record, seconds: float, exact: bool) -> TrainingRecord:
+def _as_training(record: Record, seconds: float, exact: bool, pieces: list[int]) -> TrainingRecord:
     """The record of an engine as that of a training.
 
     Args:
@@ -118,5 +119,6 @@ def _as_training(record: Record, seconds: float, exact: bool) -> TrainingRecord:
         best_step=torch.full((replicas,), int(record.steps[-1])),
         diverged_at=record.diverged_at,
         seconds=torch.full((replicas,), seconds, dtype=torch.float64),
+        pieces=torch.tensor(pieces),
         truth=("bcp", "bcp"),
     )

@@ -23,6 +23,8 @@ class TrainingRecord:
         diverged_at: step at which a replica was found to have diverged, -1 if it did not, (R,) int64.
         seconds: that each replica took, all its sessions together, (R,) float64.
         truth: what the probabilities p of validation and test are: "bcp", "people" or "labels" each.
+        pieces: number of the stretch of constant step size that ends at each evaluation, (C,) int64; all 0 where the
+            step size changes all the time.
     """
 
     steps: Tensor
@@ -32,6 +34,7 @@ class TrainingRecord:
     best_step: Tensor
     diverged_at: Tensor
     seconds: Tensor
+    pieces: Tensor
     truth: tuple[str, str] = ("labels", "labels")
 
     @property
@@ -53,7 +56,11 @@ class ReplicaResult:
 
 
 def joined(
-    steps: Sequence[int], metrics: Sequence[str], truth: tuple[str, str], results: Sequence[ReplicaResult]
+    steps: Sequence[int],
+    pieces: Sequence[int],
+    metrics: Sequence[str],
+    truth: tuple[str, str],
+    results: Sequence[ReplicaResult],
 ) -> TrainingRecord:
     """The record of all replicas."""
     curves = torch.stack([result.curves for result in results], -1)  # (metrics, C, R)
@@ -72,5 +79,6 @@ def joined(
         best_step=torch.tensor([result.best_step for result in results]),
         diverged_at=torch.tensor([result.diverged_at for result in results]),
         seconds=torch.tensor([result.seconds for result in results], dtype=torch.float64),
+        pieces=torch.tensor(list(pieces)),
         truth=truth,
     )

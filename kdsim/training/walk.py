@@ -87,6 +87,10 @@ class Task:
         count = min(self.evaluations, self.steps)
         return [self.steps * (number + 1) // count for number in range(count)]
 
+    def pieces(self) -> list[int]:
+        """Number of the stretch of constant step size that ends at each evaluation."""
+        return self.recipe.schedule.pieces([step - 1 for step in self.schedule()], self.steps)
+
 
 class Walk:
     """A replica of a `Task`, at the start or where a stored state left it."""

@@ -87,14 +87,15 @@ def test_rows(stored: StudyResults) -> None:
 
 def test_differences_are_paired_by_replica(stored: StudyResults) -> None:
     compared = teacher_report.comparisons(stored.records, stored.replicas)
-    found = [item for item in compared if item["metric"] == "noise_loss"]
+    found = [item for item in compared if item["metric"] == "test_accuracy"]
     assert [item["first"] for item in found] == ["one-hot", "exact", "laplace", "temperature-scaled"]
     cells = {row["supervision"]: row["cell"] for row in stored.records if row["kind"] == "training"}
     values = {
-        name: torch.tensor(stored.replicas.loc[stored.replicas["cell"] == cell, "noise_loss"].to_numpy())
+        name: torch.tensor(stored.replicas.loc[stored.replicas["cell"] == cell, "test_accuracy"].to_numpy())
         for name, cell in cells.items()
     }
     again = differences(values, [(item["first"], "deterministic") for item in found])
+    assert all(item["second"] == "deterministic" for item in found)
     assert [item["difference"] for item in found] == pytest.approx([each.interval.mean for each in again])
     assert [item["p_holm"] for item in found] == pytest.approx([each.adjusted for each in again])
 
@@ -166,6 +167,25 @@ def test_parts_of_sources() -> None:
     assert len(part_of(KnownImages(PROBLEM), 0.25).pools(0).train.y) == 24
     with pytest.raises(ConfigError, match="few-shot"):
         part_of(Cifar10H(), 0.25)
+
+
+def test_variants_of_a_kind_are_told_apart(tmp_path: Path) -> None:
+    """Labels name what differs; every variant is compared; correlations keep sizes of the training set apart."""
+    ablation = small(BNNAblation, hess_inits=(0.1, 0.5), weight_decays=(2e-4,), structures=("kron", "diag"))
+    rows = runner.run(replace(ablation, epochs=0.7, teacher_epochs=0.7), tmp_path).rows
+    teachers = [row["label"] for row in rows if row["kind"] == "teacher"]
+    assert teachers == [
+        "laplace, structure kron", "laplace, structure diag", "variational, hess init 0.1", "variational, hess init 0.5"
+    ]  # fmt: skip
+    assert [row["label"] for row in rows if row["kind"] == "training"] == teachers
+    shots = replace(
+        small(FewShot, fractions=(0.5, 1.0)), epochs=0.7, teacher_epochs=0.7, kinds=("deterministic", "laplace")
+    )
+    stored = read_study(runner.run(shots, tmp_path).folder)
+    found = teacher_report.comparisons(stored.records, stored.replicas)
+    assert {(item["train_size"], item["first"]) for item in found} == {
+        (size, name) for size in (48, 96) for name in ("one-hot", "laplace")
+    }
 
 
 def test_students_of_one_loss_are_compared_with_each_other() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdsim.config import ConfigError
+from kdsim.engines import Constant, Cosine, StepDecay
 from kdsim.measure.convergence import convergence_noise, summarise
 from kdsim.measure.floors import interval
 from kdsim.training import TrainingRecord
@@ -27,6 +28,7 @@ def record(curves: dict[str, torch.Tensor], steps: torch.Tensor = STEPS, **more)
         "best_step": torch.full((replicas,), 30),
         "diverged_at": torch.full((replicas,), -1),
         "seconds": torch.ones(replicas).double(),
+        "pieces": torch.zeros(len(steps), dtype=torch.int64),
     }
     return TrainingRecord(steps, curves, **fields | more)
 
@@ -66,9 +68,52 @@ def test_a_line_adds_nothing_and_scale_scales(offset, slope, scale):
     torch.testing.assert_close(found, scale * expected, rtol=1e-9, atol=1e-12 * (abs(offset) + 80 * abs(slope)))
 
 
+PIECES = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
+
+
+def test_a_line_for_each_piece():
+    """What each of two pieces leaves, pooled; the third has one evaluation and says nothing."""
+    values = noise(8, 3)
+    first, second = (convergence_noise(values[part], STEPS[part]) if part.stop - part.start > 3 else None
+                     for part in (slice(0, 4), slice(4, 7)))  # fmt: skip
+    assert second is None
+    time = STEPS[4:7].double() - STEPS[4:7].double().mean()
+    centred = values[4:7] - values[4:7].mean(0)
+    left = (centred - (time[:, None] * centred).sum(0) / time.square().sum() * time[:, None]).square().sum(0)
+    expected = ((2 * first.square() + left) / 3).sqrt()
+    torch.testing.assert_close(convergence_noise(values, STEPS, PIECES), expected)
+
+
+def test_falls_between_pieces_are_no_noise():
+    values = noise(8, 3)
+    fallen = values - 100.0 * PIECES[:, None]
+    torch.testing.assert_close(
+        convergence_noise(fallen, STEPS, PIECES), convergence_noise(values, STEPS, PIECES), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_pieces_of_a_schedule():
+    decay = StepDecay((0.5, 0.75), 0.1)
+    assert decay.pieces([0, 4, 5, 6, 7, 8, 9], 10) == [0, 0, 1, 1, 1, 2, 2]
+    assert [decay.factor(step, 10) for step in (4, 5, 8)] == pytest.approx([1, 0.1, 0.01])
+    assert Constant().pieces([0, 9], 10) == Cosine().pieces([0, 9], 10) == [0, 0]
+
+
+def test_drift_of_the_floor():
+    """Equal halves are stationary; a rise of many standard errors is not; one replica cannot tell."""
+    base = 0.1 + 0.01 * noise(8, 20, 4)
+    still = summarise(record({"bcp_kl": base}), window=1.0)
+    assert still["stationary"] is True
+    assert still["floor_drift_low"] < 0 < still["floor_drift_high"]
+    rising = base + 0.05 * (torch.arange(8) >= 4)[:, None]
+    assert summarise(record({"bcp_kl": rising}), window=1.0)["stationary"] is False
+    assert summarise(record({"bcp_kl": base[:, :1]}), window=1.0)["stationary"] is None
+    assert summarise(record({"loss": base}), window=1.0)["stationary"] is None
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_fewer_than_four_evaluations_are_refused(count):
-    message = f"evaluations = {count} in the window are not allowed: must be at least 4"
+    message = f"evaluations = {count} in the window leave {max(count - 2, 0)} degrees of freedom: at least 2 are needed"
     with pytest.raises(ConfigError, match=message):
         convergence_noise(noise(count, 2), STEPS[:count])
     assert convergence_noise(noise(4, 2), STEPS[:4]).shape == (2,)

@@ -112,7 +112,9 @@ def test_rows_and_tables(out: Path) -> None:
         assert (row["student"], row["data"], row["truth"], row["steps"]) == ("resnet8", "known-images", "bcp", STEPS)
         assert row["diverged"] == 0 and 0 <= row["test_accuracy"] <= 1 and row["floor"] > 0
         assert row["test_accuracy_low"] <= row["test_accuracy"] <= row["test_accuracy_high"]
-        assert row["bayes_test_loss"] > 0 and row["images_per_second"] > 0 and row["train_size"] == PROBLEM.samples
+        assert (
+            row["bayes_test_loss"] > 0 and row["images_per_replica_second"] > 0 and row["train_size"] == PROBLEM.samples
+        )
     assert teacher["nu"] > 0 and student["nu"] is None
     stored = read_study(result.folder)
     assert stored.records == json.loads(json.dumps(result.rows))

@@ -279,7 +279,7 @@ def test_replicas_of_an_mlp_are_those_of_the_engine():
         assert trained.record.curves[new].shape[1] == 64
     assert trained.networks == () and trained.provenance["train_size"] == 50 == trainer.train_size()
     assert seen[0] == (0, 2560) and seen[-1] == (2560, 2560)
-    found = summarise(trained.record, trainer.window)
+    found = summarise(trained.record, 1.0)
     assert found["noise_loss"] > 0 and found["floor"] > 0 and found["floor_low"] < found["floor"] < found["floor_high"]
 
 
