@@ -95,7 +95,15 @@ def test_one_that_fails_ends_the_others(two_threads, tmp_path, monkeypatch):
     assert file.stem.endswith("r000")  # the third one did not start
 
 
-def test_an_interruption_of_the_caller_ends_all(two_threads, tmp_path):
+@pytest.fixture
+def python_handles_sigint():
+    """As in a terminal: a job in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_of_the_caller_ends_all(two_threads, tmp_path, python_handles_sigint):
     """SIGINT without a handler raises in the main thread, which waits; the replicas do not train on to their end."""
     calls: list[int] = []
 
