@@ -1,11 +1,21 @@
 """Settings of all tests: reproducible examples, one thread.
 
-Two torch threads wait for each other at every operation when another process holds a core: ten times slower.
+Two torch threads wait for each other at every operation when another process holds a core: ten times slower. Who leaves
+out the slow tests also gets fewer generated examples of each property; CI runs all.
 """
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("kdsim", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("kdsim", **COMMON)
+settings.register_profile("quick", **COMMON, max_examples=30)
 settings.load_profile("kdsim")
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With `-m "not slow"` the profile "quick"."""
+    if config.option.markexpr == "not slow":
+        settings.load_profile("quick")

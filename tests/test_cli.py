@@ -376,6 +376,7 @@ def test_extreme_settings_give_a_figure_without_warnings(
 # Processes ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_standard_output_of_a_process_is_the_json_object_alone(here: Path) -> None:
     process = subprocess.run([*KDSIM, "run-study", TINY, "--json"], capture_output=True, text=True, check=True)
     assert json.loads(process.stdout)["study"] == "tiny"
@@ -388,6 +389,7 @@ def test_usage_errors_and_help_import_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away(tiny_run: Path) -> None:
     process = subprocess.Popen(
         [*KDSIM, "results", "tiny", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -398,6 +400,7 @@ def test_a_reader_that_goes_away(tiny_run: Path) -> None:
     assert "Traceback" not in err and "Exception" not in err
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_study_goes_on(here: Path) -> None:
     command = [*KDSIM, "run-study", TINY, "--set", "steps=30000", "--engine", "torch"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

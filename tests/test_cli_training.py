@@ -44,6 +44,7 @@ def test_train_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> Non
     assert not list(Path("results/partial").glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_distill_trains_its_teacher_once(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["distill", "resnet8", "resnet8", *TINY, *SHORT, "--teacher-epochs=1", "--replicas=2"]
     assert main([*command, "--loss=kd"]) == 0
@@ -109,6 +110,7 @@ def test_studies_of_networks_have_docs_and_a_quick_version(study: type[Study]) -
     assert all(isinstance(cell, (StudentTrainer, Teacher)) for cell in cells_of(quick))
 
 
+@pytest.mark.slow
 def test_image_noise_sweep_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [f"--set=problem.{text}" for text in IMAGES]
     assert main(["run-study", "image-noise-sweep", "--quick", *sizes, "--set=recipe.epochs=12", "--json"]) == 0

@@ -132,6 +132,7 @@ def test_resume_is_bit_identical(dtype, monkeypatch):
         assert torch.equal(record.curves[name], whole.curves[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("cpu_fused", "torch"), ("torch", "cpu_fused")])
 def test_one_engine_goes_on_where_another_stopped(first, second, monkeypatch):
     monkeypatch.setattr("kdsim.engines.cpu_fused.CHUNK_VISITS", 1 << 16)

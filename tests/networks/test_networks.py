@@ -127,6 +127,7 @@ def test_channels_last_is_kept_and_changes_nothing(name: str) -> None:
     assert len(formats) >= len(layers) and all(formats)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("resnet50", *ONE_A_FAMILY))
 @pytest.mark.parametrize("shape", [(2, 3, 33, 29), (2, 3, 8, 8), (2, 3, 64, 40)])
 def test_other_sizes_are_averaged_over(name: str, shape: tuple[int, ...]) -> None:

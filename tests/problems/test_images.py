@@ -390,6 +390,7 @@ def linearised_posterior(problem, count):
     return covariance.diagonal(dim1=1, dim2=2).sqrt(), variance.clamp_min(0).sqrt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "problem",
     [

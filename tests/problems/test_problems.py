@@ -137,6 +137,7 @@ def test_problems_share_no_random_numbers():
     assert len({generator(0, key).random() for key in keys}) == len(PROBLEMS)
 
 
+@pytest.mark.slow
 def test_importing_problems_does_not_import_sklearn():
     code = "import sys, kdsim.problems; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from kdsim.cli import main
 from kdsim.config import source_digest
 from kdsim.study.loading import study_of_file
@@ -17,6 +19,7 @@ def _kdsim(*arguments) -> int:
     return main([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_a_study_file_with_its_own_problem_and_supervision(tmp_path, capsys):
     assert _kdsim("run-study", EXAMPLE, "--quick", "--out", tmp_path, "--json") == 0
     ran = json.loads(capsys.readouterr().out)

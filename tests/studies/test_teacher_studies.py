@@ -69,6 +69,7 @@ def test_every_teacher_has_a_kind() -> None:
     assert {type(teacher_of(kind, base, 2)) for kind in KINDS} == set(TEACHERS)
 
 
+@pytest.mark.slow
 def test_rows(stored: StudyResults) -> None:
     teachers = teacher_report.teachers_of(stored.records)
     assert [row["supervision"] for row in teachers] == ["deterministic", "laplace", "temperature-scaled"]
@@ -85,6 +86,7 @@ def test_rows(stored: StudyResults) -> None:
     assert [row["teacher_cell"] for row in taught] == [row["cell"] for row in teachers]
 
 
+@pytest.mark.slow
 def test_differences_are_paired_by_replica(stored: StudyResults) -> None:
     compared = teacher_report.comparisons(stored.records, stored.replicas)
     found = [item for item in compared if item["metric"] == "test_accuracy"]
@@ -100,6 +102,7 @@ def test_differences_are_paired_by_replica(stored: StudyResults) -> None:
     assert [item["p_holm"] for item in found] == pytest.approx([each.adjusted for each in again])
 
 
+@pytest.mark.slow
 def test_correlations_are_over_teachers_and_replicas(stored: StudyResults) -> None:
     found = teacher_report.correlations(stored.records, stored.replicas)
     (item,) = (each for each in found if (each["quality"], each["metric"]) == ("test_bcp_kl", "test_accuracy"))
@@ -112,6 +115,7 @@ def test_correlations_are_over_teachers_and_replicas(stored: StudyResults) -> No
     assert item["rho"] == pytest.approx(expected, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_another_study_reuses_the_teachers(stored: StudyResults) -> None:
     root = stored.folder.parent.parent
     study = small(Temperature, kinds=("deterministic",), temperatures=(1.0, 3.0))
@@ -123,6 +127,7 @@ def test_another_study_reuses_the_teachers(stored: StudyResults) -> None:
     assert result.replica_steps == 2 * steps  # one student: teacher, fit and the student at T = 1 are stored
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [
         f"--set=data.problem.{key}={getattr(PROBLEM, key)}" for key in ("classes", "samples", "clutter", "dimension")
@@ -169,6 +174,7 @@ def test_parts_of_sources() -> None:
         part_of(Cifar10H(), 0.25)
 
 
+@pytest.mark.slow
 def test_variants_of_a_kind_are_told_apart(tmp_path: Path) -> None:
     """Labels name what differs; every variant is compared; correlations keep sizes of the training set apart."""
     ablation = small(BNNAblation, hess_inits=(0.1, 0.5), weight_decays=(2e-4,), structures=("kron", "diag"))

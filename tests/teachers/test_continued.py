@@ -22,6 +22,8 @@ from kdsim.training import Walk
 from kdsim.training.evaluation import forward
 from kdsim.training.flat_module import put_vector, vector_of
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -20,6 +20,7 @@ from kdsim.training import TrainedNetwork
 from kdsim.training.fitted import FittedTeacher
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(params=TEACHERS, ids=lambda kind: kind.name)

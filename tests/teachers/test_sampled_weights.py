@@ -135,6 +135,7 @@ def test_without_spread_every_sample_is_the_mean():
     torch.testing.assert_close(found, torch.log_softmax(expected, -1).expand(2, -1, -1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_samples_have_the_posterior_of_the_training():
     """With spread in the biases of the head alone, the last parameters, logits vary by exactly that."""
     spread = torch.tensor([0.5, 1.0, 2.0])

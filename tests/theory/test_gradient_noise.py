@@ -46,6 +46,7 @@ def _sample_gradients(student, population, supervision, theta, count: int) -> to
     return torch.einsum("nk,nd->nkd", residual, x).flatten(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supervision", [cls() for cls in SUPERVISIONS], ids=lambda s: s.name)
 @pytest.mark.parametrize(
     "student", [SoftmaxRegression(0.2, "ordinary"), LeastSquares(0.2, "ordinary")], ids=lambda s: s.name

@@ -47,6 +47,7 @@ def in_pieces(trainer: StudentTrainer, folder: Path, seed: int, **more) -> tuple
     return trained, calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "optimiser", "targets", "replicas", "labelled"),
     [

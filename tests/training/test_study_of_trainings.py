@@ -143,6 +143,7 @@ def interrupt_at(done: int):
     return progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [3, 8, 17])
 def test_an_interrupted_study_goes_on_bit_for_bit(tmp_path: Path, out: Path, done: int) -> None:
     """In the teacher's first and second replica, and in the student."""
@@ -208,6 +209,7 @@ def test_data_that_are_not_there_are_one_line(tmp_path: Path, monkeypatch: pytes
     assert not Store(tmp_path / "out").has_cell(digest(trainer))
 
 
+@pytest.mark.slow
 def test_a_diverged_training_has_a_row_without_numbers(tmp_path: Path) -> None:
     """And no student learns from it."""
     ill = replace(TEACHER, recipe=replace(RECIPE, step_size=1e30))

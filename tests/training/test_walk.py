@@ -63,6 +63,7 @@ def test_first_weights_are_those_of_the_network_under_a_seed_of_their_own():
     assert not torch.equal(Walk(shared, 0).flat.parameters, walk.flat.parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimiser", "step_size", "name", "arguments"), CASES)
 def test_steps_are_those_of_torch(optimiser, step_size, name, arguments):
     """20 steps of torch.optim on a falling schedule, 1.6 epochs, with a batch across the border.
