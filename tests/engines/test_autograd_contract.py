@@ -30,6 +30,7 @@ def run(engine, student, population, lanes, sgd, **more):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize(
     ("student", "population"),

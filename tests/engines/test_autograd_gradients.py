@@ -99,6 +99,7 @@ def run(student, population, lanes, sgd, **more):
     return Autograd().run(student, population, lanes, sgd, recording, reference=reference, anchor=anchor, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("student", "population"), [STUDENTS[1], STUDENTS[3]], ids=["MLP", "FactoredLeastSquares"])
 def test_two_thousand_steps_by_hand_and_by_vmap(student, population, monkeypatch):
     lanes = [Lane(OneHot(), 0.05, 7, 3), Lane(Dirichlet(2.0), 0.1, 7, 3), Lane(Independent(0.1), 0.02, 8, 2)]

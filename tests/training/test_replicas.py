@@ -30,6 +30,7 @@ def trainer(replicas: int, **more):
     return tiny(5, labelled=True, recipe=recipe, replicas=replicas, **more)
 
 
+@pytest.mark.slow
 def test_a_replica_does_not_depend_on_how_many_there_are(two_threads):
     """Bit for bit, side by side; and with one thread one after the other."""
     two, three = trainer(2).run(), trainer(3).run()

@@ -130,6 +130,7 @@ def start(folder: Path, steps: int, kill_at: int = -1) -> subprocess.Popen[bytes
     return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
     """Killed in its second replica; everything before that step is on disk."""
     trainer, seen = killed(6), []

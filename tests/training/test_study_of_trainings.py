@@ -89,6 +89,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_teacher_is_trained_once(tmp_path: Path) -> None:
     """Before its student, though it is no cell; a second study with the same teacher trains the student alone."""
     seen: list[Progress] = []
