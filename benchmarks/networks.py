@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from kdsim.engines.base import check_device
 from kdsim.networks import build, flops
 from kdsim.problems import Images
 from kdsim.trainer import ImageNetwork, StudentTrainer
-from kdsim.training import CRD, Walk
+from kdsim.training import CRD, Task, Walk
 
 NETWORKS = ("resnet8", "resnet20", "wrn-16-2", "resnet8x4")
 SECONDS, ROUNDS = 4.0, 5
@@ -53,13 +54,12 @@ def peak(device: torch.device) -> float:
     return best
 
 
-def task_of(name: str, precision: str, batch: int, device: str):
+def task_of(name: str, precision: str, batch: int, device: str) -> Task:
     """A training on images drawn for it; their content does not matter, and crops are those of real images."""
     source = KnownImages(Images(samples=IMAGES, validation_samples=50, test_samples=50))
     recipe = CRD(epochs=1e6, batch_size=batch, precision=precision)
-    task = StudentTrainer(ImageNetwork(name), source, recipe=recipe, evaluations=1, device=device).task(source.pools(0))
-    object.__setattr__(task, "augmentation", recipe.augmentation)
-    return task
+    trainer = StudentTrainer(ImageNetwork(name), source, recipe=recipe, evaluations=1, device=device)
+    return replace(trainer.task(source.pools(0)), augmentation=recipe.augmentation)
 
 
 def rate(walks: list[Walk], threads: int, device: torch.device) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from kdsim.figures import style
 def figure(results: Any) -> Figure:
     """Two panels a pair: every replica and the mean with its interval, from stored results (`StudyResults`)."""
     rows, replicas = results.rows, results.replicas
-    groups = _pairs(rows)
+    groups = _pairs(rows, results.settings)
     with style.paper():
         fig = Figure(figsize=(style.TEXT_WIDTH, 0.8 + 2.1 * len(groups)), layout="constrained")
         axes = fig.subplots(len(groups), 2, squeeze=False, sharey="row")
@@ -41,14 +40,17 @@ def figure(results: Any) -> Figure:
     return fig
 
 
-def _pairs(rows: pd.DataFrame) -> list[tuple[str, pd.Series, pd.DataFrame]]:
-    """(name, the teacher's row, its students' rows) of each pair: a teacher comes before its students."""
-    own = rows["loss_kind"] == "cross-entropy"
-    groups = []
-    for _, group in rows.groupby((own & rows["teacher"].isna()).cumsum()):
-        teacher, students = group.iloc[0], group.iloc[1:]
-        if len(students):
-            groups.append((f"{teacher.student} to {students.iloc[0].student}", teacher, students))
+def _pairs(rows: pd.DataFrame, settings: dict[str, Any]) -> list[tuple[str, pd.Series, pd.DataFrame]]:
+    """(name, the teacher's row, its students' rows) of each pair that has both: a cell that failed has no row."""
+    alone, groups = rows["teacher"].isna(), []
+    of_teacher = (rows["epochs"] == settings["teacher_recipe"]["epochs"]) & (rows["replicas"] == settings["teachers"])
+    for pair in settings["pairs"]:
+        teacher, student = (name.strip() for name in pair.split(" to "))
+        trained = rows[alone & of_teacher & (rows["student"] == teacher)]
+        taught = (rows["student"] == student) & (rows["epochs"] == settings["recipe"]["epochs"])
+        students = rows[taught & ((rows["teacher"] == teacher) | alone)].drop(index=trained.index[:1], errors="ignore")
+        if len(trained) and len(students):
+            groups.append((pair, trained.iloc[0], students))
     return groups
 
 
@@ -58,12 +60,12 @@ def _dots(ax: Axes, rows: pd.DataFrame, replicas: pd.DataFrame, key: str, *, wit
         if with_replicas:
             values = replicas.loc[replicas["cell"] == row["cell"], key]
             ax.plot(values, [place] * len(values), "o", color="#aaaaaa", markersize=3, zorder=1)
-        if row.get(key) is None or np.isnan(row[key]):
+        if pd.isna(row.get(key)):
             continue
-        low, high = row[f"{key}_low"], row[f"{key}_high"]
-        errors = None if low is None or np.isnan(low) else [[row[key] - low], [high - row[key]]]
         color = style.RED if pd.isna(row["teacher"]) else style.BLUE
-        ax.errorbar(row[key], place, xerr=errors, color=color, marker="s", capsize=2, elinewidth=0.9, zorder=2)
+        ax.errorbar(
+            row[key], place, xerr=style.ends(row, key), color=color, marker="s", capsize=2, elinewidth=0.9, zorder=2
+        )
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -66,11 +65,17 @@ def _colors(rows: pd.DataFrame) -> dict[str, str]:
 
 def _against_nu(ax: Axes, rows: pd.DataFrame, colors: dict[str, str], key: str, title: str, unit: str) -> None:
     for row in rows.to_dict("records"):
-        if row[key] is None or np.isnan(row[key]):
+        if pd.isna(row[key]):
             continue
-        low, high = row[f"{key}_low"], row[f"{key}_high"]
-        errors = None if low is None or np.isnan(low) else [[row[key] - low], [high - row[key]]]
-        ax.errorbar(row["nu"], row[key], yerr=errors, color=colors[row["cell"]], marker="o", capsize=2, elinewidth=0.8)
+        ax.errorbar(
+            row["nu"],
+            row[key],
+            yerr=style.ends(row, key),
+            color=colors[row["cell"]],
+            marker="o",
+            capsize=2,
+            elinewidth=0.8,
+        )
     ax.set_title(title, loc="left")
     ax.set(xlabel=r"$\nu$", ylabel=unit, yscale="log")
     style.plain_log(ax.yaxis)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator
 
@@ -72,3 +74,9 @@ def plain_log(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=range(1, 10) if narrow else (1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter("")
+
+
+def ends(row: Any, key: str) -> list[list[float]] | None:
+    """Lengths of the bars below and above `row[key]`, as `errorbar` takes them; None where there is no interval."""
+    low, high = row[f"{key}_low"], row[f"{key}_high"]
+    return None if pd.isna(low) else [[row[key] - low], [high - row[key]]]

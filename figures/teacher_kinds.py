@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -74,10 +73,16 @@ def _students(ax: Axes, group: pd.DataFrame, replicas: pd.DataFrame, key: str) -
 
 
 def _point(ax: Axes, row: Any, key: str, place: int, color: str) -> None:
-    if row[key] is None or np.isnan(row[key]):
+    if pd.isna(row[key]):
         return
-    low, high = row[f"{key}_low"], row[f"{key}_high"]
-    errors = None if low is None or np.isnan(low) else [[row[key] - low], [high - row[key]]]
     ax.errorbar(
-        row[key], place, xerr=errors, color=color, marker="s", markersize=3, capsize=2, elinewidth=0.9, zorder=2
+        row[key],
+        place,
+        xerr=style.ends(row, key),
+        color=color,
+        marker="s",
+        markersize=3,
+        capsize=2,
+        elinewidth=0.9,
+        zorder=2,
     )

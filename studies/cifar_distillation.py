@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from kdsim.config import ConfigError, by_name, choose, require_count
 from kdsim.data import Cifar10, ImageSource
-from kdsim.losses import DISTILLATION_LOSSES, KD, PRESETS, DistillationLoss
+from kdsim.losses import DISTILLATION_LOSSES, KD, PRESETS, DistillationLoss, LabelCrossEntropy
 from kdsim.networks import NETWORKS
 from kdsim.study.base import Study
 from kdsim.teachers import Deterministic
@@ -79,6 +79,7 @@ class CifarDistillation(Study):
             teacher = StudentTrainer(
                 ImageNetwork(teacher_name),
                 self.data,
+                loss=LabelCrossEntropy(),  # the labels that a student's label term looks at
                 recipe=self.teacher_recipe,
                 evaluations=self.evaluations,
                 window=self.window,

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from kdsim.config import require_count
 from kdsim.data import Cifar10, ImageSource, KnownImages
-from kdsim.losses import KD, DistillationLoss
+from kdsim.losses import KD, DistillationLoss, LabelCrossEntropy
 from kdsim.studies.train import QUICK
 from kdsim.study.base import Study
 from kdsim.teachers import Deterministic
@@ -63,6 +63,7 @@ class Distill(Study):
         first = StudentTrainer(
             ImageNetwork(self.teacher),
             self.data,
+            loss=LabelCrossEntropy(),  # the labels that a student's label term looks at
             recipe=self.teacher_recipe,
             evaluations=self.evaluations,
             window=self.window,

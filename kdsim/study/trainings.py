@@ -7,6 +7,7 @@ DIR/partial/<digest>-r<replica>.pt      a replica of an interrupted training
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -225,12 +226,12 @@ def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) 
 
 def check_scores(teacher: Teacher, fitted: FittedTeacher, pools: Pools, name: str) -> None:
     """Refuse a teacher whose loss on validation images is not that of its file: other weights, or another library."""
-    now = teacher_scores(teacher, fitted, pools.validation)
-    allowed = SCORE_TOLERANCE * max(1.0, abs(fitted.scores["loss"]))
-    if not abs(now["loss"] - fitted.scores["loss"]) <= allowed:  # also NaN
+    now, then = teacher_scores(teacher, fitted, pools.validation)["loss"], fitted.scores["loss"]
+    # Infinite losses (a teacher that rules classes out) agree with each other; NaN agrees with nothing.
+    if not math.isclose(now, then, rel_tol=SCORE_TOLERANCE, abs_tol=SCORE_TOLERANCE):
         raise ConfigError(
-            f"{name}: its loss on the validation images is {now['loss']:.6g}, it was {fitted.scores['loss']:.6g} "
-            "when it was stored: delete it to fit it again"
+            f"{name}: its loss on the validation images is {now:.6g}, it was {then:.6g} when it was stored: "
+            "delete it to fit it again"
         )
 
 
@@ -278,12 +279,12 @@ def estimate(study: Study) -> Estimate:
     """What the whole study costs, teachers included but for their fits, from a few steps and an evaluation of each."""
     cells = cells_of(study)
     check_machine(cells)
-    todo = jobs(cells, None)
+    todo = [job for job in jobs(cells, None) if isinstance(job, Training)]
     return Estimate(
         cells=len(dict.fromkeys(map(config.digest, cells))),
         packs=len(todo),
         replica_steps=sum(training.replicas * training.steps for training in todo),
-        seconds=sum(_probe(job) for job in todo if isinstance(job, Training)),
+        seconds=sum(map(_probe, todo)),
     )
 
 
