@@ -38,6 +38,7 @@ from kdsim.training.fitted import FittedTeacher
 from kdsim.training.on_engine import held_out_of, run_on_engine
 from kdsim.training.recipe import Recipe
 from kdsim.training.record import TrainingRecord, joined
+from kdsim.training.remembered import Remembered, asked_each_time
 from kdsim.training.replicas import Replicas, checkpoint_file
 from kdsim.training.trained import TrainedNetwork
 from kdsim.training.walk import Task
@@ -306,18 +307,23 @@ class StudentTrainer:
         """What the replicas share, on the device."""
         device = torch.device(self.device)
         mixed = self.recipe.precision == "bfloat16"
+        train, steps = pools.train.to(device), self.steps(pools.train.size)
+        augmentation = None if self.data.train_truth == "bcp" else self.recipe.augmentation
+        predictors = [self.teacher.predictor(fitted, device, mixed) for fitted in teachers]
+        # Images that stay as they are, and are visited once at least.
+        remember = augmentation is None and steps * self.recipe.batch_size >= pools.train.size
         return Task(
             network=self.student.network,
-            train=pools.train.to(device),
+            train=train,
             validation=pools.validation.to(device),
             truth=self.data.train_truth,
             normalise=Normalisation.of(pools.train.x),
             recipe=self.recipe,
-            augmentation=None if self.data.train_truth == "bcp" else self.recipe.augmentation,
-            steps=self.steps(pools.train.size),
+            augmentation=augmentation,
+            steps=steps,
             evaluations=self.looks,
             supervision=None if self.teacher else self.supervision,
-            teachers=tuple(self.teacher.predictor(fitted, device, mixed) for fitted in teachers),
+            teachers=tuple(Remembered(each, train.x) if remember else asked_each_time(each) for each in predictors),
             loss=self.loss,
             targets=self.targets,
             seed=self.seed,

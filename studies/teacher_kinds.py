@@ -19,7 +19,7 @@ from kdsim.training import RECIPES, Recipe
 
 SMALL = Images(
     classes=10,
-    samples=4_000,
+    samples=3_000,
     validation_samples=1_000,
     test_samples=2_000,
     dimension=3,
@@ -59,8 +59,8 @@ class TeacherStudy(Study):
     epochs: float = 10.0
     teacher_epochs: float = 10.0
     samples: int = 4
-    replicas: int = 5
-    evaluations: int | None = 40
+    replicas: int = 6
+    evaluations: int | None = 30
     window: float = 1 / 3
     seed: int = 0
     device: str = "cpu"

@@ -27,6 +27,7 @@ from kdsim.supervision import OneHot, Supervision
 from kdsim.training.evaluation import forward, log_probs_of, scored, scores
 from kdsim.training.flat_module import FlatModule
 from kdsim.training.recipe import Recipe
+from kdsim.training.remembered import Said
 from kdsim.training.trained import TrainedNetwork
 
 DROPOUT, WEIGHTS = 2, 4
@@ -48,8 +49,8 @@ class Task:
         steps: of the whole training; `recipe.epochs` says how many epochs they are.
         evaluations: number of evaluations on the validation images, evenly spaced, the last at the end.
         supervision: gives the targets; None where a teacher does.
-        teachers: predictors by number, (b, 3, h, w) uint8 -> logits (b, K) or (S, b, K); replica r learns from number
-            r modulo their number.
+        teachers: what each says at a visit, see `kdsim.training.remembered`; replica r learns from number r modulo
+            their number.
         loss: a `DistillationLoss`, or another function of outputs (b, K), targets, labels (b,) and epoch.
         targets: "fresh" or "frozen", see `SGD`.
         dropout: rate before the head, in training only.
@@ -65,7 +66,7 @@ class Task:
     steps: int
     evaluations: int
     supervision: Supervision | None
-    teachers: tuple[Callable[[Tensor], Tensor], ...]
+    teachers: tuple[Said, ...]
     loss: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     targets: str
     seed: int
@@ -152,7 +153,7 @@ class Walk:
         task = self.task
         if self.teacher is not None:
             with torch.no_grad():
-                said = self.teacher(images)
+                said = self.teacher(images, index)
         else:
             said = q.log()  # log-probabilities; -inf where the target has none
         epoch = 1 + self.step * task.recipe.batch_size / task.train.size

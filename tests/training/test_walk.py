@@ -9,14 +9,16 @@ import torch
 from tiny_training import BATCH, Heard, tiny, visits
 from torch.nn import functional
 
-from kdsim.config import ConfigError
+from kdsim.config import ConfigError, digest
 from kdsim.data import CropFlip, Normalisation
 from kdsim.engines import Adam, GradientDescent, StepDecay
 from kdsim.networks import build
 from kdsim.rng import Draws, Stream
 from kdsim.supervision import Dirichlet, OneHot
-from kdsim.trainer import ImageNetwork
+from kdsim.teachers import Deterministic
+from kdsim.trainer import ImageNetwork, fit_teacher
 from kdsim.training import Recipe, Walk
+from kdsim.training.remembered import Remembered
 
 STEPS = 20
 EPSILON = torch.finfo(torch.float32).eps
@@ -109,7 +111,7 @@ def test_student_and_teacher_see_the_crops_of_their_visits(fill, monkeypatch):
     monkeypatch.setattr("kdsim.training.walk.CHUNK_STEPS", 7)
     crop, seen, normalised = CropFlip(4, fill), [], []
 
-    def teacher(images):
+    def teacher(images, numbers):
         seen.append(images.clone())
         return images.float().mean((2, 3))
 
@@ -161,12 +163,47 @@ def test_the_loss_gets_log_probabilities_labels_and_the_epoch(targets):
 
 def test_replica_learns_from_its_teacher():
     """Replica r has teacher r modulo their number."""
-    teachers = tuple(lambda images, k=k: torch.full((len(images), 3), float(k)) for k in range(2))
+    teachers = tuple(lambda images, numbers, k=k: torch.full((len(images), 3), float(k)) for k in range(2))
     for replica, own in ((0, 0), (1, 1), (2, 0), (5, 1)):
         heard = Heard()
         _, shared = task(1, teachers=teachers, loss=heard)
         whole(Walk(shared, replica))
         assert (heard.calls[0][1] == own).all()
+
+
+def test_images_that_stay_are_asked_about_once():
+    """The teacher is asked once about each image, and says of a visit what it says of that image."""
+    asked, heard = [], Heard()
+
+    def predict(images):  # two samples
+        asked.append(len(images))
+        return torch.stack([images.float().mean((2, 3)), images.float().amax((2, 3))])
+
+    trainer, shared = task(2 * 200 // BATCH, loss=heard)
+    remembered = Remembered(predict, shared.train.x)
+    shared = replace(shared, teachers=(remembered,), supervision=None)
+    for replica in range(3):
+        heard.calls.clear()
+        whole(Walk(shared, replica))
+        index, _ = visits(trainer, replica)
+        x = shared.train.x[index].float()
+        expected = torch.stack([x.mean((2, 3)), x.amax((2, 3))])
+        assert torch.equal(torch.cat([call[1] for call in heard.calls], 1), expected[:, : len(heard.calls) * BATCH])
+    assert sum(asked) == 200
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_crops_are_asked_about_each_time(labelled):
+    recipe = Recipe(augmentation=CropFlip(4), precision="float32")
+    base = tiny(200 // BATCH + 1, labelled=labelled, recipe=recipe)
+    teacher = Deterministic(training=base)
+    trainer = replace(base, supervision=teacher)
+    pools = base.pools()
+    network = Walk(base.task(pools), 0).trained(digest(base), "", {"loss": 1.0})
+    fitted = [fit_teacher(teacher, [network], pools, 0)]
+    assert isinstance(trainer.task(pools, fitted).teachers[0], Remembered) is not labelled
+    short = replace(trainer, recipe=replace(base.recipe, epochs=0.5))
+    assert not isinstance(short.task(pools, fitted).teachers[0], Remembered)
 
 
 def test_chunks_change_nothing(monkeypatch):
