@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kdsim import __version__, cli_output, cli_training
+from kdsim import __version__, cli_gallery, cli_output, cli_training
 from kdsim.cli_data import data
 from kdsim.cli_run import (
     FORMATS,
@@ -148,7 +148,7 @@ def show_study(
     """Settings with their meaning, cells with theory's numbers, and what a run would cost."""
     study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
     use_data(data_dir)
-    from kdsim.study import packs, report, trainings
+    from kdsim.study import computations, packs, report, trainings
 
     training = trainings.is_training(study)
     rows = trainings.planned_rows(study) if training else packs.predicted_rows(study)
@@ -156,10 +156,15 @@ def show_study(
     print(f"{study.name}: {getattr(study, 'summary', None) or report.summary_line(type(study))}\n")
     texts = [[setting.key, setting.value, setting.doc] for setting in report.settings(study)]
     cli_output.print_table(report.Table(["key of --set", "value", "meaning"], texts))
-    cli_output.print_table(report.planned_table(rows) if training else report.cells_table(rows))
-    calls = f"{cost.packs} {'training' if training else 'engine call'}{'s' * (cost.packs > 1)}"
+    planned = computations.planned_rows(study) if training else []
+    if rows:
+        cli_output.print_table(report.planned_table(rows) if training else report.cells_table(rows))
+    for table in report.computation_tables(planned):
+        cli_output.print_table(table)
+    calls = f"{cost.packs} {'training' if training else 'engine call'}{'s' * (cost.packs != 1)}"
     seconds = cli_output.duration(cost.seconds)
-    print(f"\n{cost.cells} cells in {calls}, {cost.replica_steps:,} replica-steps, about {seconds} here")
+    aside = f", not counting {len(planned)} computation{'s' * (len(planned) > 1)}" if planned else ""
+    print(f"\n{cost.cells} cells in {calls}, {cost.replica_steps:,} replica-steps, about {seconds} here{aside}")
 
 
 @app.command(short_help="Theory without simulation: bounds, predicted floors.")
@@ -253,6 +258,9 @@ def figure(
     for file in files:
         print(file)
     return failed
+
+
+cli_gallery.register(app)
 
 
 # Trainings of networks --------------------------------------------------------------------------

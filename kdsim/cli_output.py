@@ -188,14 +188,16 @@ def stored_figure(results: StudyResults) -> Callable[..., Any]:
     return figure_function(study.figure)
 
 
-def write_figures(draw: Callable[..., Any], results: StudyResults, formats: Sequence[str]) -> list[str]:
-    """Draw the figure once and write it into the study's folder in each format. Returns the files."""
+def write_figures(
+    draw: Callable[..., Any], results: StudyResults, formats: Sequence[str], folder: Path | None = None
+) -> list[str]:
+    """Draw the figure once and write it in each format, into the study's folder if no other. Returns the files."""
     from kdsim.study.store import temporary_beside
 
     figure = draw(results)
     files = []
     for extension in formats:
-        file = results.folder / f"{results.name}.{extension}"
+        file = (folder or results.folder) / f"{results.name}.{extension}"
         with temporary_beside(file) as temporary:
             figure.savefig(temporary, format=extension, dpi=200)
             temporary.replace(file)

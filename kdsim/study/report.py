@@ -98,11 +98,15 @@ def settings_texts(encoded: Mapping[str, Any], prefix: str = "") -> dict[str, st
     return texts
 
 
-def settings_line(encoded: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> str:
-    """Stored settings in one line; with `defaults`, those that differ."""
+def changed_settings(encoded: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Stored settings as KEY=VALUE; with `defaults`, those that differ."""
     usual = settings_texts(defaults or {})
-    texts = [f"{key}={text}" for key, text in settings_texts(encoded).items() if usual.get(key) != text]
-    return " ".join(texts) or "all at their defaults"
+    return tuple(f"{key}={text}" for key, text in settings_texts(encoded).items() if usual.get(key) != text)
+
+
+def settings_line(encoded: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> str:
+    """The same in one line."""
+    return " ".join(changed_settings(encoded, defaults)) or "all at their defaults"
 
 
 def field_docs(cls: type) -> dict[str, str]:
@@ -223,6 +227,26 @@ def planned_table(rows: Sequence[Row]) -> Table:
     if rows[0]["bayes_loss"] is not None:
         table.common["validation loss of the truth"] = number(rows[0]["bayes_loss"])
     return table
+
+
+def computation_tables(rows: Sequence[Row]) -> list[Table]:
+    """Of each kind of computation a table: settings, where they differ, and what was computed."""
+    found = []
+    for name in dict.fromkeys(row["computation"] for row in rows):
+        alike = [row for row in rows if row["computation"] == name]
+        table = Table([], [[] for _ in alike], common={"computation": name})
+        for key in dict.fromkeys(key for row in alike for key in row):
+            if key in ("study", "cell", "kind", "computation") or key.endswith(("_low", "_high")):
+                continue
+            values = [row.get(key) for row in alike]
+            numeric = all(value is None or type(value) in (int, float) for value in values)
+            texts = [plus_minus(row, key) if numeric else _text(row.get(key)) for row in alike]
+            if len(set(texts)) == 1 and len(alike) > 1:
+                table.common[key] = texts[0]
+            else:
+                _add(table, key, texts, numeric=numeric)
+        found.append(table)
+    return found
 
 
 def _training_identity(rows: Sequence[Row]) -> Table:

@@ -1,0 +1,70 @@
+"""The command `kdsim gallery`: a page of stored studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdsim import cli_output
+from kdsim.cli_run import Out, tables_of
+from kdsim.config import ConfigError, by_name, choose, error_line
+
+
+def gallery(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[STUDY]...", help="studies; all that are stored if none is given")
+    ] = None,
+    out: Out = "results",
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="folder of the page and its figures")] = Path(
+        "docs/gallery"
+    ),
+) -> int:
+    """Write a page of stored studies: figure, command, settings and table of each.
+
+    Nothing is simulated: of each study the run with default settings is shown, else the most recent. DIR/README.md and
+    DIR/STUDY.png are written.
+    """
+    from kdsim.studies import STUDIES
+    from kdsim.study import gallery as pages
+    from kdsim.study.store import Store, temporary_beside
+
+    known = by_name(STUDIES)
+    for name in names or ():
+        choose("study", name, known)
+    found = pages.exhibits(Store(out), known, names or ())
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        sections, code = [], 0
+        for exhibit in found:
+            results = exhibit.results
+            figure, failed = _figure(results, to)
+            code = max(code, failed)
+            sections.append(pages.section(exhibit, figure, tables_of(results.records, results)))
+            cli_output.note(f"{results.name}: {results.folder}")
+        with temporary_beside(to / "README.md") as file:
+            file.write_text(pages.page(sections), encoding="utf-8")
+            file.replace(to / "README.md")
+    except OSError as error:
+        raise ConfigError(f"--to = {str(to)!r} cannot be written: {error.strerror}") from None
+    print(to / "README.md")
+    return code
+
+
+def _figure(results, folder: Path) -> tuple[str | None, int]:
+    """Name of the figure's file in the folder and 0; None and 1, after a line that says why, where drawing failed."""
+    if results.info["figure"] is None:
+        return None, 0
+    try:
+        return Path(cli_output.write_figures(cli_output.stored_figure(results), results, ["png"], folder)[0]).name, 0
+    except OSError:
+        raise
+    except Exception as failure:
+        cli_output.note(f"warning: no figure of {results.name}, {error_line(failure)}")
+        return None, 1
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("gallery", short_help="Write a page of stored studies.")(gallery)

@@ -1,0 +1,92 @@
+"""A page of stored studies: figure, command, settings and table of each, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdsim.config import ConfigError, encode
+from kdsim.study import report, table_text
+from kdsim.study.base import Study
+from kdsim.study.report import Table
+from kdsim.study.store import Store, StudyResults, read_study
+
+INTRODUCTION = """# Gallery
+
+Figures of stored studies, each with the command that makes it and with its table. Written by `kdsim gallery`: nothing
+here is computed or edited by hand."""
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A stored run of a study, and how to make it again.
+
+    Attributes:
+        results: the stored run.
+        summary: what the study shows, in one line; empty for a study file.
+        changed: settings that differ from the study's defaults, one KEY=VALUE each.
+    """
+
+    results: StudyResults
+    summary: str
+    changed: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """What runs it."""
+        return " ".join([f"kdsim run-study {self.results.name}", *(f"--set '{text}'" for text in self.changed)])
+
+
+def exhibits(store: Store, known: Mapping[str, type[Study]], names: Sequence[str] = ()) -> list[Exhibit]:
+    """One run of each stored study of kdsim: the one with all settings at their defaults, else the most recent.
+
+    Args:
+        known: studies by name, in the order of the page.
+        names: of the studies wanted; none: all that are stored.
+
+    Raises:
+        ConfigError: nothing is stored of a study that was asked for, or of any.
+    """
+    wanted = list(names) or [name for name in known if store.runs(name)]
+    if not wanted:
+        raise ConfigError(f"no study of kdsim is stored in {str(store.root)!r}: run one with --out {store.root}")
+    found = []
+    for name in wanted:
+        study = known[name]
+        runs = [read_study(folder) for _, folder in store.runs(name)] or [read_study(store.latest(name))]
+        defaults = encode(study())
+        changes = [report.changed_settings(run.settings, defaults) for run in runs]
+        chosen = next((number for number, change in enumerate(changes) if not change), -1)
+        found.append(Exhibit(runs[chosen], study.summary, changes[chosen]))
+    return found
+
+
+def section(exhibit: Exhibit, figure: str | None, tables: Sequence[Table]) -> str:
+    """An exhibit as Markdown.
+
+    Args:
+        figure: file of its figure, relative to the page; None without one.
+        tables: of its rows.
+    """
+    results = exhibit.results
+    versions: Mapping[str, Any] = results.info["versions"]
+    libraries = ", ".join(f"{name} {versions[name]}" for name in ("kdsim", "torch", "numpy", "python"))
+    seconds = results.rows["wall_seconds"].sum() if "wall_seconds" in results.rows else float("nan")
+    made = f"{results.info['date'][:10]}, {libraries}, {len(results.rows)} cells in {seconds:,.0f} s of computation"
+    parts = [
+        f"## {results.name}",
+        exhibit.summary,
+        *([f"![{results.name}]({figure})"] if figure else []),
+        f"```sh\n{exhibit.command}\n```",
+        made,
+        "<details><summary>Table</summary>",
+        *map(table_text.markdown, tables),
+        "</details>",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def page(sections: Sequence[str]) -> str:
+    """The whole page."""
+    return "\n\n".join([INTRODUCTION, *sections]) + "\n"
