@@ -39,7 +39,7 @@ def figure(results: Any) -> Figure:
                 ax.set_title(f"({'abcd'[2 * place + column]})", loc="left")
         first = students.iloc[0]
         fig.suptitle(
-            f"{first.data}, {first.teacher} to {first.student}, recipe {first.recipe}, {first.train_size:,} images; "
+            f"{first.data}, {first.teacher} to {first.student}, recipe {first.recipe}, {first.train_size:,.0f} images; "
             f"small: {first.replicas} teachers and their students each, large: means; seed {first.seed}",
             fontsize=7, color="#444444",
         )  # fmt: skip

@@ -32,7 +32,7 @@ def figure(results: Any) -> Figure:
             first.set_yticks(range(len(group)), labels)
             first.set_ylim(len(group) - 0.4, -0.6)
             one = group.iloc[0]
-            first.set_title(f"{one.student}, {one.recipe}, {one.train_size:,} images", loc="left")
+            first.set_title(f"{one.student}, {one.recipe}, {one.train_size:,.0f} images", loc="left")
             first.set_xlabel("teacher: KL to p, nats" if known else "teacher: test loss, nats")
             second.set_xlabel("student: test accuracy")
             third.set_xlabel("student: noise of the accuracy")
@@ -46,12 +46,14 @@ def figure(results: Any) -> Figure:
 
 
 def _labels(group: pd.DataFrame) -> list[str]:
-    """What teaches; with the loss where that differs among the students of one teacher."""
+    """What teaches, in full where the kind alone names two; with the loss where a teacher's students differ in it."""
     taught = group[group["teacher_cell"].notna()]
     several = bool((taught.groupby("teacher_cell")["loss_label"].nunique() > 1).any())
+    kinds = taught.groupby("supervision")["label"].nunique()
+    names = [row.supervision if kinds.get(row.supervision) == 1 else row.label for row in group.itertuples()]
     return [
-        f"{row.label}, {row.loss_label}" if several and pd.notna(row.teacher_cell) else row.label
-        for row in group.itertuples()
+        f"{name}, {row.loss_label}" if several and pd.notna(row.teacher_cell) else name
+        for name, row in zip(names, group.itertuples(), strict=True)
     ]
 
 
