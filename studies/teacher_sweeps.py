@@ -11,7 +11,7 @@ from kdsim.data import Cifar10, Cifar100, ImageSource, KnownImages
 from kdsim.engines.variational import IVON
 from kdsim.losses import DIST, DKD, WTTM, BayesianKD, DistillationLoss
 from kdsim.studies.teacher_kinds import TeacherStudy
-from kdsim.teachers.kinds import teacher_of
+from kdsim.teachers.kinds import IVON_IMAGES, teacher_of
 from kdsim.teachers.laplace import Laplace
 from kdsim.trainer import StudentTrainer, Teacher
 
@@ -143,7 +143,7 @@ class BNNAblation(TeacherStudy):
     `kinds` is not used.
 
     Attributes:
-        hess_inits: first Hessians of IVON.
+        hess_inits: first Hessians of IVON on 50,000 images; on others they are scaled, see `IVON.hess_init_ess`.
         weight_decays: delta of IVON, its prior's precision over the number of images.
         structures: of Laplace's curvature.
     """
@@ -163,7 +163,7 @@ class BNNAblation(TeacherStudy):
             variants: list[Teacher] = [Laplace(base, structure=structure) for structure in self.structures]
             for hess_init in self.hess_inits:
                 for weight_decay in self.weight_decays:
-                    optimiser = IVON(hess_init=hess_init, weight_decay=weight_decay)
+                    optimiser = IVON(hess_init=hess_init, hess_init_ess=IVON_IMAGES, weight_decay=weight_decay)
                     training = replace(ivon.training, recipe=replace(ivon.training.recipe, optimiser=optimiser))
                     variants.append(replace(ivon, training=training))
             for teacher in variants:

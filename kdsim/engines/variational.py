@@ -35,6 +35,10 @@ class IVON(WeightSampler):
     Attributes:
         weight_decay: delta > 0; 2e-4 if not given.
         hess_init: first h, > 0: the first std is 1 / sqrt(ess (hess_init + delta)).
+        hess_init_ess: number of images with which `hess_init` was chosen, > 0. A training on another number starts
+            from h = hess_init hess_init_ess / ess, so that the first std is (but for delta) the one that was chosen: h
+            changes over some 1 / (1 - beta2) steps, and without this a small data set is trained under a noise that
+            drowns it. None: `hess_init` as it is.
         beta1, beta2: decay of momentum and of h, in [0, 1).
         clip_radius: largest ratio (momentum + delta m) / (h + delta), in absolute value; None: no limit.
 
@@ -44,6 +48,7 @@ class IVON(WeightSampler):
 
     weight_decay: float = field(default=2e-4, kw_only=True)
     hess_init: float = 0.5
+    hess_init_ess: float | None = None
     beta1: float = 0.9
     beta2: float = 0.99999
     clip_radius: float | None = None
@@ -55,10 +60,18 @@ class IVON(WeightSampler):
         super().__post_init__()
         require_positive("weight_decay", self.weight_decay)
         require_positive("hess_init", self.hess_init)
+        if self.hess_init_ess is not None:
+            require_positive("hess_init_ess", self.hess_init_ess)
         require_between("beta1", self.beta1, 0, 1, "[)")
         require_between("beta2", self.beta2, 0, 1, "[)")
         if self.clip_radius is not None:
             require_positive("clip_radius", self.clip_radius)
+
+    def for_training(self, images: int, steps: int) -> IVON:
+        filled = super().for_training(images, steps)
+        if self.hess_init_ess is None:
+            return filled
+        return replace(filled, hess_init=self.hess_init * self.hess_init_ess / filled.ess, hess_init_ess=None)
 
     def buffers(self, parameters: Tensor) -> dict[str, Tensor]:
         return super().buffers(parameters) | {"hessian": torch.full_like(parameters, self.hess_init)}

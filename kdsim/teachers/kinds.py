@@ -22,6 +22,8 @@ from kdsim.training import Recipe
 
 IVON_STEP_SIZE = 0.2
 """Of Shen et al. (2024) for residual networks on CIFAR; the schedule is the base recipe's."""
+IVON_IMAGES = 50_000
+"""Images with which their `hess_init` was chosen: those of CIFAR."""
 DROPOUT = 0.2
 CONTINUED = 1 / 3
 """Epochs for which SWAG and MCMI go on, over those of the base training."""
@@ -42,7 +44,7 @@ def teacher_of(kind: str, training: StudentTrainer, samples: int = 4) -> Teacher
 
 
 def _ivon(training: StudentTrainer, samples: int) -> Teacher:
-    recipe = replace(_plain(training.recipe), step_size=IVON_STEP_SIZE, optimiser=IVON())
+    recipe = replace(_plain(training.recipe), step_size=IVON_STEP_SIZE, optimiser=IVON(hess_init_ess=IVON_IMAGES))
     return Variational(replace(training, recipe=recipe), samples)
 
 

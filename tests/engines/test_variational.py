@@ -264,3 +264,18 @@ def test_engines_refuse_them_in_one_line(rule):
 def test_bad_values_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_the_first_std_is_that_of_the_images_for_which_it_was_chosen():
+    """std^2 = 1 / (ess (h + delta)): a training on a tenth of the images starts from ten times the h."""
+    rule = IVON(hess_init=0.5, hess_init_ess=50_000.0, weight_decay=1e-9)
+    parameters = torch.zeros(2, 3, dtype=torch.float64)
+    for images in (3_000, 50_000, 400_000):
+        filled = rule.for_training(images, 10)
+        std = filled.std(parameters, filled.buffers(parameters))
+        torch.testing.assert_close(std, torch.full_like(std, (50_000 * 0.5) ** -0.5), rtol=1e-8, atol=0)
+        assert filled.ess == images and filled.hess_init == pytest.approx(0.5 * 50_000 / images)
+    plain = IVON(hess_init=0.5).for_training(3_000, 10)
+    assert (plain.hess_init, plain.ess) == (0.5, 3_000)
+    with pytest.raises(ConfigError, match="hess_init_ess = 0"):
+        IVON(hess_init_ess=0.0)
