@@ -7,10 +7,12 @@ from kdsim.figures import (
     batch_sweep,
     bias_sweep,
     cifar_distillation,
+    deviations,
     dimension_sweep,
     frozen_labels,
     guideline,
     image_noise_sweep,
+    long_tail,
     noise_sweep,
     nonconvex_sweep,
     paper_synthetic,
@@ -34,6 +36,8 @@ FIGURES: dict[str, Callable[..., Any]] = {
     "cifar-distillation": cifar_distillation.figure,
     "teacher-kinds": teacher_kinds.figure,
     "guideline": guideline.figure,
+    "deviations": deviations.figure,
+    "long-tail": long_tail.figure,
     "training-curves": training_curves.figure,
 }
 

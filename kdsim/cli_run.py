@@ -107,11 +107,13 @@ def run(study: Study, out: str, as_json: bool) -> int:
 
 def tables_of(rows: Sequence[dict[str, Any]], stored: StudyResults) -> list[Table]:
     """The tables of a study."""
-    from kdsim.study import report, teacher_report
+    from kdsim.study import group_report, report, teacher_report
 
     if rows[0].get("kind") is None:
         return [report.results_table(rows)]
-    return teacher_report.tables(rows, stored.replicas)
+    long_tailed = len(group_report.grouped(rows)) == len(rows)  # what the table of trainings has is then in the others
+    found = [] if long_tailed else teacher_report.tables(rows, stored.replicas)
+    return found + group_report.tables(rows)
 
 
 def print_results(rows: Sequence[dict[str, Any]], stored: StudyResults) -> None:

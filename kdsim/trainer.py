@@ -4,8 +4,8 @@
     trained = trainer.run(data_dir="my/data")
     trained.record.test["accuracy"]
 
-A network of `kdsim.networks` (BatchNorm, crops, a teacher) is walked batch by batch, a replica a thread; any other
-student goes to the engines, all replicas in one program.
+A network of images (BatchNorm, crops) is walked batch by batch, a replica a thread. One of points is a row of all
+replicas in one program, and has teachers and every loss as well. Any other student goes to the engines.
 """
 
 from __future__ import annotations
@@ -23,23 +23,26 @@ import torch
 from torch import Tensor
 
 from kdsim import config
-from kdsim.config import ConfigError, choose, require, require_between, require_count
-from kdsim.data.augmentation import Normalisation
-from kdsim.data.sources import ImageSource, KnownImages, Pools
+from kdsim.config import ConfigError, require, require_between, require_count
+from kdsim.data.augmentation import Normalisation, Unchanged
+from kdsim.data.sources import ImageSource, KnownImages, PointSource, Pools, Source
 from kdsim.engines.base import Lane, check_device
 from kdsim.losses import CrossEntropy, DistillationLoss
-from kdsim.networks import NETWORKS
 from kdsim.population import Population
 from kdsim.problems.base import Problem
 from kdsim.students import LinearStudent, NetworkStudent, SoftmaxRegression
 from kdsim.supervision import OneHot, Supervision
+from kdsim.training.checkpoints import ALL, checkpoint_file
+from kdsim.training.crowd import fits, run_crowd
 from kdsim.training.evaluation import BATCH, scores
 from kdsim.training.fitted import FittedTeacher
+from kdsim.training.groups import groups_of
 from kdsim.training.on_engine import held_out_of, run_on_engine
 from kdsim.training.recipe import Recipe
 from kdsim.training.record import TrainingRecord, joined
 from kdsim.training.remembered import Remembered, asked_each_time
-from kdsim.training.replicas import Replicas, checkpoint_file
+from kdsim.training.replicas import Replicas
+from kdsim.training.students import ImageNetwork, PointNetwork
 from kdsim.training.trained import TrainedNetwork
 from kdsim.training.walk import Task
 
@@ -47,25 +50,6 @@ CHECKPOINT_SECONDS = 60.0
 """Time between two checkpoints of a replica: what a killed training loses at most."""
 FEWEST_LOOKS = 12
 """Evaluations of a training that does not say how many."""
-
-
-@dataclass(frozen=True)
-class ImageNetwork:
-    """A network of `kdsim.networks` as a student.
-
-    Attributes:
-        network: its name, see `kdsim.networks.NETWORKS`.
-        dropout: rate at which features are dropped before the head while it is trained, in [0, 1).
-    """
-
-    network: str = "resnet20"
-    dropout: float = 0.0
-
-    name: ClassVar[str] = "image-network"
-
-    def __post_init__(self) -> None:
-        choose("network", self.network, NETWORKS)
-        require_between("dropout", self.dropout, 0, 1, "[)")
 
 
 class Teacher(ABC):
@@ -89,6 +73,10 @@ class Teacher(ABC):
         """Independent teachers: replicas of the training over members."""
         return self.training.replicas // self.members
 
+    def replicas_of(self, number: int) -> Sequence[int]:
+        """Replicas of the training that teacher `number` is made of."""
+        return range(number * self.members, (number + 1) * self.members)
+
     def fit(self, networks: Sequence[TrainedNetwork], pools: Pools, number: int) -> dict[str, Tensor]:
         """What is found after the training: tensors by name, on the CPU.
 
@@ -103,7 +91,7 @@ class Teacher(ABC):
 
     @abstractmethod
     def predictor(self, fitted: FittedTeacher, device: torch.device, mixed: bool) -> Callable[[Tensor], Tensor]:
-        """A function from images uint8 (b, 3, h, w) to log-probabilities of S posterior samples, (S, b, K).
+        """A function from images uint8 (b, 3, h, w), or points (b, d), to log-probabilities of S samples, (S, b, K).
 
         S = 1 for a teacher without samples, which may give logits. The same images give the same numbers: samples are
         drawn once, when the function is made.
@@ -123,7 +111,7 @@ def fit_teacher(
         ConfigError: they are not the replicas of that training, all and in order, or one diverged.
     """
     _check_networks(teacher.training, networks)
-    own = tuple(networks[number * teacher.members : (number + 1) * teacher.members])
+    own = tuple(networks[replica] for replica in teacher.replicas_of(number))
     tensors = teacher.fit(own, pools, number)
     fitted = FittedTeacher(config.digest(teacher), teacher.name, number, own, tensors, {})
     return replace(fitted, scores=teacher_scores(teacher, fitted, pools.validation, device))
@@ -156,8 +144,8 @@ class StudentTrainer:
     """A student, what it learns from, and how. A configuration: its digest names its results.
 
     Attributes:
-        student: a network of images, or a student of the engines.
-        data: images for the former, a problem for the latter.
+        student: a network of images or of points, or a student of the engines.
+        data: a source of images, a source of points, or a problem.
         supervision: gives the targets: a noise model on p of the images (known BCPs, people's frequencies, labels), or
             a teacher.
         loss: what is minimised; students of the engines have cross-entropy.
@@ -171,8 +159,8 @@ class StudentTrainer:
         device: cpu, cuda or cuda:N.
     """
 
-    student: ImageNetwork | NetworkStudent | LinearStudent = field(default_factory=ImageNetwork)
-    data: ImageSource | Problem = field(default_factory=KnownImages)
+    student: ImageNetwork | PointNetwork | NetworkStudent | LinearStudent = field(default_factory=ImageNetwork)
+    data: ImageSource | PointSource | Problem = field(default_factory=KnownImages)
     supervision: Supervision | Teacher = field(default_factory=OneHot)
     loss: DistillationLoss = field(default_factory=CrossEntropy)
     recipe: Recipe = field(default_factory=Recipe)
@@ -186,12 +174,16 @@ class StudentTrainer:
     name: ClassVar[str] = "student-trainer"
 
     def __post_init__(self) -> None:
-        kinds = {"student": (ImageNetwork, NetworkStudent, LinearStudent), "supervision": (Supervision, Teacher)}
-        kinds["data"] = (ImageSource,) if self.on_images else (Problem,)
+        students = (ImageNetwork, NetworkStudent, LinearStudent, PointNetwork)
+        kinds = {"student": students, "supervision": (Supervision, Teacher)}
+        kinds["data"] = (ImageSource,) if self.on_images else (PointSource,) if self.on_points else (Problem,)
         kinds |= {"loss": (DistillationLoss,), "recipe": (Recipe,)}
         for what, allowed in kinds.items():
             value = getattr(self, what)
-            require(isinstance(value, allowed), what, value, " or ".join(kind.__name__ for kind in allowed))
+            names = " or ".join(kind.__name__ for kind in allowed)
+            if what == "data":
+                names += f" for {'a student of the engines' if not self.is_network else self.student}"
+            require(isinstance(value, allowed), what, value, names)
         require(self.targets in ("frozen", "fresh"), "targets", self.targets, "frozen or fresh")
         if self.evaluations is not None:
             require_count("evaluations", self.evaluations)
@@ -201,9 +193,9 @@ class StudentTrainer:
         if self.teacher is not None:
             replicas = self.teacher.training.replicas
             require(self.teacher.count >= 1, "replicas of the teacher", replicas, f"at least {self.teacher.members}")
-        if self.on_images:
+        if self.is_network:
             blind = self.teacher is not None or not self.supervision.uses_x
-            require(blind, "supervision", self.supervision, "one that does not look at x: x are bytes of images")
+            require(blind, "supervision", self.supervision, "one that does not look at x, for a network")
         else:
             head = self.student.head if isinstance(self.student, NetworkStudent) else self.student
             require(isinstance(head, SoftmaxRegression), "student", self.student, "one under cross-entropy")
@@ -217,17 +209,27 @@ class StudentTrainer:
         return isinstance(self.student, ImageNetwork)
 
     @property
+    def on_points(self) -> bool:
+        """Whether the student is a network of points."""
+        return isinstance(self.student, PointNetwork)
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the student is a network of `kdsim.networks`: its data are pools, and it is a trained network."""
+        return self.on_images or self.on_points
+
+    @property
     def teacher(self) -> Teacher | None:
         """What the student learns from, if it is a teacher."""
         return self.supervision if isinstance(self.supervision, Teacher) else None
 
     def pools(self, data_dir: str | Path | None = None) -> Pools:
-        """The images; those of the last two sources are kept. KDSIM_DATA where no folder is given."""
+        """The images or points; those of the last two sources are kept. KDSIM_DATA where no folder is given."""
         return _pools(self.data, self.seed, str(data_dir or os.environ.get("KDSIM_DATA", "")))
 
     def train_size(self, data_dir: str | Path | None = None) -> int:
         """Number of training images, or points."""
-        if self.on_images:
+        if self.is_network:
             return self.pools(data_dir).train.size
         population = self.data.population(self.seed)
         return population.size - held_out_of(self.student, population)
@@ -270,7 +272,7 @@ class StudentTrainer:
         check_device(self.device)
         _check_teachers(self.teacher, teachers)
         stop = stop or (lambda: False)
-        if not self.on_images:
+        if not self.is_network:
             found = run_on_engine(
                 self.student,
                 self.data,
@@ -287,17 +289,18 @@ class StudentTrainer:
         pools = self.pools(data_dir)
         task = self.task(pools, teachers)
         truth = (self.data.train_truth, self.data.test_truth)
-        results = Replicas(
+        arguments = (
             task,
             self.replicas,
-            (pools.test.to(task.device), truth[1]),
+            (self._held(pools.test, task.device), truth[1]),
             config.digest(self),
             pools.provenance,
             None if checkpoints is None else Path(checkpoints),
             progress,
             stop,
             checkpoint_seconds,
-        ).run()
+        )
+        results = run_crowd(*arguments) if fits(task) else Replicas(*arguments).run()
         if results is None:
             return None
         record = joined(task.schedule(), task.pieces(), task.metrics, truth, [result for result, _ in results])
@@ -307,33 +310,40 @@ class StudentTrainer:
         """What the replicas share, on the device."""
         device = torch.device(self.device)
         mixed = self.recipe.precision == "bfloat16"
-        train, steps = pools.train.to(device), self.steps(pools.train.size)
-        augmentation = None if self.data.train_truth == "bcp" else self.recipe.augmentation
+        train, steps = self._held(pools.train, device), self.steps(pools.train.size)
+        shares = self.data.class_shares
+        known = self.on_points or self.data.train_truth == "bcp"
+        augmentation = None if known else self.recipe.augmentation
         predictors = [self.teacher.predictor(fitted, device, mixed) for fitted in teachers]
         # Images that stay as they are, and are visited once at least.
         remember = augmentation is None and steps * self.recipe.batch_size >= pools.train.size
         return Task(
             network=self.student.network,
             train=train,
-            validation=pools.validation.to(device),
+            validation=self._held(pools.validation, device),
             truth=self.data.train_truth,
-            normalise=Normalisation.of(pools.train.x),
+            normalise=Unchanged() if self.on_points else Normalisation.of(pools.train.x),
             recipe=self.recipe,
             augmentation=augmentation,
             steps=steps,
             evaluations=self.looks,
             supervision=None if self.teacher else self.supervision,
             teachers=tuple(Remembered(each, train.x) if remember else asked_each_time(each) for each in predictors),
-            loss=self.loss,
+            loss=self.loss if shares is None else self.loss.for_class_shares(shares),
             targets=self.targets,
             seed=self.seed,
             device=device,
             dropout=self.student.dropout,
+            groups=groups_of(shares),
         )
+
+    def _held(self, pool: Population, device: torch.device) -> Population:
+        """A pool as the replicas hold it: bytes of images as they are, points in float32."""
+        return (replace(pool, x=pool.x.float()) if self.on_points else pool).to(device)
 
     def delete_checkpoints(self, folder: str | Path) -> None:
         """Forget the states of the replicas."""
-        for replica in range(self.replicas):
+        for replica in (*range(self.replicas), ALL):
             checkpoint_file(Path(folder), config.digest(self), replica).unlink(missing_ok=True)
 
 
@@ -379,5 +389,5 @@ def _check_teachers(teacher: Teacher | None, found: Sequence[FittedTeacher]) -> 
 
 
 @lru_cache(maxsize=2)  # cells of a study share their data
-def _pools(data: ImageSource, seed: int, data_dir: str) -> Pools:
+def _pools(data: Source, seed: int, data_dir: str) -> Pools:
     return data.pools(seed, data_dir or None)

@@ -3,11 +3,13 @@
 from kdsim.studies.batch_sweep import BatchSweep
 from kdsim.studies.bias_sweep import BiasSweep
 from kdsim.studies.cifar_distillation import CifarDistillation
+from kdsim.studies.deviations import Deviations
 from kdsim.studies.dimension_sweep import DimensionSweep
 from kdsim.studies.distill import Distill
 from kdsim.studies.frozen_labels import FrozenLabels
 from kdsim.studies.guideline import Guideline
 from kdsim.studies.image_noise_sweep import ImageNoiseSweep
+from kdsim.studies.long_tail import LongTailStudy
 from kdsim.studies.noise_sweep import NoiseSweep
 from kdsim.studies.nonconvex_sweep import NonconvexSweep
 from kdsim.studies.paper_synthetic import PaperSynthetic
@@ -36,6 +38,8 @@ STUDIES = (
     Temperature,
     PosteriorSamples,
     BNNAblation,
+    Deviations,
+    LongTailStudy,
     Train,
     Distill,
 )
@@ -47,12 +51,14 @@ __all__ = [
     "BayesianLosses",
     "BiasSweep",
     "CifarDistillation",
+    "Deviations",
     "DimensionSweep",
     "Distill",
     "FewShot",
     "FrozenLabels",
     "Guideline",
     "ImageNoiseSweep",
+    "LongTailStudy",
     "NoiseSweep",
     "NonconvexSweep",
     "PLSweep",

@@ -166,7 +166,8 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", [cls.name for cls in PROBLEMS])
 def test_export_problem(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    settings = [] if name == "digits" else ["--set", "samples=50"]
+    key = {"digits": None, "long-tail": "problem.samples"}.get(name, "samples")
+    settings = ["--set", f"{key}=50"] if key else []
     assert main(["export-problem", name, "--out", "pool.npz", "--seed", "4", *settings]) == 0
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1

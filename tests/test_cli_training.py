@@ -12,7 +12,7 @@ from kdsim.cli import main
 from kdsim.config import by_name
 from kdsim.losses import ABKD
 from kdsim.studies import STUDIES
-from kdsim.study.base import Cell, Study
+from kdsim.study.base import Cell, Computation, Study
 from kdsim.study.loading import load
 from kdsim.study.packs import cells_of
 from kdsim.trainer import StudentTrainer, Teacher
@@ -107,7 +107,7 @@ def test_show_study_says_what_it_costs(capsys: pytest.CaptureFixture[str]) -> No
 def test_studies_of_networks_have_docs_and_a_quick_version(study: type[Study]) -> None:
     quick = study().quick()
     assert isinstance(quick, study)
-    assert all(isinstance(cell, (StudentTrainer, Teacher)) for cell in cells_of(quick))
+    assert all(isinstance(cell, (StudentTrainer, Teacher, Computation)) for cell in cells_of(quick))
 
 
 @pytest.mark.slow

@@ -147,3 +147,24 @@ class Normalisation:
         scale = (1 / (255 * std)).to(images.device, work)[:, None, None]  # (C, 1, 1)
         shift = (torch.tensor(self.mean, dtype=torch.float64) / std).to(images.device, work)[:, None, None]
         return (images.to(work) * scale - shift).to(dtype)
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Stands where a `Normalisation` does, for points: they stay as they are.
+
+    Attributes:
+        mean, std: none.
+    """
+
+    mean: ClassVar[tuple[float, ...]] = ()
+    std: ClassVar[tuple[float, ...]] = ()
+
+    name: ClassVar[str] = "unchanged"
+
+    def __call__(self, points: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Points (..., d) of any floating type in `dtype`."""
+        if not points.is_floating_point():
+            shape = f"{tuple(points.shape)} {str(points.dtype).removeprefix('torch.')}"
+            raise ConfigError(f"points are {shape}: must be (..., d) of a floating type")
+        return points.to(dtype)

@@ -85,6 +85,15 @@ class TrainingImages(ImageSource):
         """What is kept of the images that are not held out; FewShot(1) keeps all."""
         return LongTailed(self.imbalance) if self.imbalance > 1 else FewShot(self.few_shot)
 
+    @property
+    def class_shares(self) -> tuple[float, ...] | None:
+        """Of the official labels."""
+        if self.imbalance == 1:
+            return None
+        counts = [self._facts.train_size // self.classes] * self.classes
+        kept = self._subset.sizes(ValidationSplit(self.validation).sizes(counts))
+        return tuple(count / sum(kept) for count in kept)
+
     def pools(self, seed: int, data_dir: Folder | None = None) -> Pools:
         """See `ImageSource.pools`."""
         data, folder = _images(self.data_set, data_dir)

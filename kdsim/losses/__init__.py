@@ -16,6 +16,9 @@ student with a teacher, batch by batch. As a configuration (`DISTILLATION_LOSSES
 | dist | T^2 [beta mean_i (1 - r(p_i, q_i)) + gamma mean_k (1 - r(p_k, q_k))] | beta = gamma = 1, T = 1 or 4 |
 | ttm, wttm | KL(p_T, q_1), T = 1 / gamma; each example weighted by sum_k p_k^gamma | gamma = 0.1 or 0.3 |
 | ltkd | T^2 [alpha KL(P', Q) + beta sum_G KL(p~_G, q~_G)], groups of classes | not known here: sweep |
+| balanced-softmax | cross-entropy of softmax(z + log n); likewise on labels, the default | |
+| logit-adjustment | cross-entropy of softmax(z + tau log pi); likewise on labels, the default | tau = 1 |
+| switched | one loss, and from an epoch on another | |
 | abkd | alpha-beta divergence of p_T and q_T | alpha = beta = 0.5, T = 4 |
 | brier, output-mse | mean over B and K of (softmax(z) - q)^2, or (z - q)^2; labels too | labels alone, for teachers |
 
@@ -34,7 +37,6 @@ from kdsim.losses.dist import dist
 from kdsim.losses.distillation import (
     ABKD,
     DIST,
-    DISTILLATION_LOSSES,
     DKD,
     KD,
     LTKD,
@@ -49,14 +51,36 @@ from kdsim.losses.distillation import (
 )
 from kdsim.losses.dkd import dkd, warmup_factor
 from kdsim.losses.kd import kd
+from kdsim.losses.logit_adjustment import BalancedSoftmax, LogitAdjustment, adjusted
 from kdsim.losses.logit_mse import logit_mse
 from kdsim.losses.ltkd import class_groups, ltkd
 from kdsim.losses.posterior import PosteriorOrder, average_posterior
 from kdsim.losses.presets import PRESETS, preset
 from kdsim.losses.squared_error import squared_error, squared_error_gradient, squared_error_hessian
 from kdsim.losses.standardise import standardise
+from kdsim.losses.switched import Switched
 from kdsim.losses.terms import label_cross_entropy
 from kdsim.losses.ttm import ttm, wttm
+
+DISTILLATION_LOSSES = (
+    CrossEntropy,
+    LabelCrossEntropy,
+    KD,
+    BayesianKD,
+    LogitMSE,
+    DKD,
+    DIST,
+    TTM,
+    WTTM,
+    LTKD,
+    ABKD,
+    Brier,
+    OutputMSE,
+    BalancedSoftmax,
+    LogitAdjustment,
+    Switched,
+)
+"""Every distillation loss, in the order in which messages list them."""
 
 __all__ = [
     "ABKD",
@@ -68,16 +92,20 @@ __all__ = [
     "PRESETS",
     "TTM",
     "WTTM",
+    "BalancedSoftmax",
     "BayesianKD",
     "Brier",
     "CrossEntropy",
     "DistillationLoss",
     "LabelCrossEntropy",
+    "LogitAdjustment",
     "LogitMSE",
     "OutputMSE",
     "PosteriorOrder",
     "SoftmaxLoss",
+    "Switched",
     "abkd",
+    "adjusted",
     "alpha_beta_divergence",
     "average_posterior",
     "bayesian_kd",

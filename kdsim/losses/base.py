@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
@@ -56,6 +57,10 @@ class DistillationLoss(ABC):
     @abstractmethod
     def weights(self) -> tuple[float, float]:
         """Weights >= 0 of the label term and of the teacher term."""
+
+    def for_class_shares(self, shares: Sequence[float]) -> DistillationLoss:
+        """The loss for training data with these shares of the classes; one that was told none of its own takes them."""
+        return self
 
     def label_term(self, student_logits: Tensor, labels: Tensor | None) -> Tensor:
         """Cross-entropy against the labels, batch mean. (..., B, K) -> (...)."""

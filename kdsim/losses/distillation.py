@@ -275,12 +275,16 @@ class LTKD(_Tempered):
         alpha, beta: weights >= 0 between and within groups. The paper's are not known here: 1 and 1 are not from it.
         class_counts: training examples of each class. Empty: the classes come in falling order, as in CIFAR-100-LT.
         shares: share of the classes in each group, from head to tail.
+        rebalance: the first correction: the teacher's P' between groups; false: its P as it is.
+        equal_groups: the second: equal weights of the parts within groups; false: P_G. Without both, it is KD.
     """
 
     alpha: float = 1.0
     beta: float = 1.0
     class_counts: tuple[int, ...] = ()
     shares: tuple[float, ...] = SHARES
+    rebalance: bool = True
+    equal_groups: bool = True
 
     name: ClassVar[str] = "ltkd"
 
@@ -288,6 +292,8 @@ class LTKD(_Tempered):
         super().__post_init__()
         require_weight("alpha", self.alpha)
         require_weight("beta", self.beta)
+        for what in ("rebalance", "equal_groups"):
+            require(isinstance(getattr(self, what), bool), what, getattr(self, what), "true or false")
         require(isinstance(self.class_counts, tuple), "class_counts", self.class_counts, "a tuple of counts")
         require(isinstance(self.shares, tuple), "shares", self.shares, "a tuple of shares")
         for number, count in enumerate(self.class_counts):
@@ -301,7 +307,9 @@ class LTKD(_Tempered):
         counts = self.class_counts or (1,) * classes
         require(len(counts) == classes, "class_counts", f"{len(counts)} numbers", f"{classes}, one for each class")
         groups = class_groups(counts, self.shares)
-        return ltkd(student, teacher, groups, temperature=self.temperature, alpha=self.alpha, beta=self.beta)
+        corrections = {"rebalance": self.rebalance, "equal_groups": self.equal_groups}
+        weights = {"alpha": self.alpha, "beta": self.beta}
+        return ltkd(student, teacher, groups, temperature=self.temperature, **weights, **corrections)
 
 
 NEAREST = 1e-3
@@ -381,21 +389,3 @@ class OutputMSE(Brier):
 def _one_hot(student_logits: Tensor, labels: Tensor | None) -> Tensor:
     labels = require_labels(student_logits, labels)
     return torch.nn.functional.one_hot(labels, student_logits.shape[-1]).to(student_logits.dtype)
-
-
-DISTILLATION_LOSSES = (
-    CrossEntropy,
-    LabelCrossEntropy,
-    KD,
-    BayesianKD,
-    LogitMSE,
-    DKD,
-    DIST,
-    TTM,
-    WTTM,
-    LTKD,
-    ABKD,
-    Brier,
-    OutputMSE,
-)
-"""Every distillation loss, in the order in which messages list them."""

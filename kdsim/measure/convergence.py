@@ -60,7 +60,8 @@ def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | 
 
     test_NAME: scores on the test images at the last step, the headline; best_test_accuracy: at the evaluation that was
     best on the validation images, and best_step the mean of its step. NAME: on the validation images at the last step.
-    floor: mean of KL(p, q) over the validation images and the evaluations in the window, where p is known;
+    floor: mean of KL(p, q) over the validation images and the evaluations in the window, where p is known (floor_NAME
+    likewise by groups of classes, where there are any);
     floor_drift its change from the first to the second half of the window, and `stationary` whether that is within
     what replicas explain (as in `kdsim.measure.floors`; None for one replica). noise_accuracy, noise_loss:
     `convergence_noise` of accuracy and loss in the window, about a line for each stretch of constant step size;
@@ -94,7 +95,10 @@ def _stationary(drift: Tensor | None) -> bool | None:
 
 
 def in_window(record: TrainingRecord, window: float) -> dict[str, Tensor]:
-    """floor, floor_drift, noise_accuracy, noise_loss of each replica, (R,), as far as there are any."""
+    """floor, floor_drift, noise_accuracy, noise_loss of each replica, (R,), as far as there are any.
+
+    Also floor_NAME of each bcp_kl_NAME, by groups of classes, between and within them.
+    """
     late = record.steps > round((1 - window) * int(record.steps[-1]))
     found = {}
     if "bcp_kl" in record.curves:
@@ -102,6 +106,8 @@ def in_window(record: TrainingRecord, window: float) -> dict[str, Tensor]:
         found["floor"] = tail.mean(0)
         if len(tail) > 1:
             found["floor_drift"] = tail[len(tail) // 2 :].mean(0) - tail[: len(tail) // 2].mean(0)
+    for name in (name for name in record.curves if name.startswith("bcp_kl_")):
+        found[name.replace("bcp_kl", "floor")] = record.curves[name][late].mean(0)
     pieces = record.pieces[late]
     if degrees_of_freedom(len(pieces), pieces) >= FREEDOM:
         for metric in ("accuracy", "loss"):

@@ -4,10 +4,11 @@ from kdsim.problems.base import Problem
 from kdsim.problems.digits import Digits
 from kdsim.problems.gaussian_mixture import GaussianMixture
 from kdsim.problems.images import Images
+from kdsim.problems.long_tail import LongTail, exponential_prior, under_prior
 from kdsim.problems.simplex_linear import SimplexLinear
 from kdsim.problems.softmax_linear import SoftmaxLinear
 
-PROBLEMS = (GaussianMixture, SoftmaxLinear, SimplexLinear, Digits)
+PROBLEMS = (GaussianMixture, SoftmaxLinear, SimplexLinear, Digits, LongTail)
 """All implementations: what a stored config may name, `--help` lists and the contract tests run over."""
 
 IMAGE_PROBLEMS = (Images,)
@@ -19,7 +20,10 @@ __all__ = [
     "Digits",
     "GaussianMixture",
     "Images",
+    "LongTail",
     "Problem",
     "SimplexLinear",
     "SoftmaxLinear",
+    "exponential_prior",
+    "under_prior",
 ]

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from kdsim.population import Population
+
+
+class Split(NamedTuple):
+    """Three pools of one problem and seed: the same classes, no point in common."""
+
+    train: Population
+    validation: Population
+    test: Population
 
 
 class Problem(ABC):

@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -31,8 +31,9 @@ from torch import Tensor
 from kdsim import simplex
 from kdsim.config import ConfigError, choose, require, require_between, require_count
 from kdsim.population import Population
-from kdsim.problems.base import Problem
+from kdsim.problems.base import Problem, Split
 from kdsim.problems.image_renderer import SIDE, Form, nuisance_size, quantised, render
+from kdsim.problems.long_tail import balanced_prior, exponential_prior, under_prior  # noqa: F401 - for its readers
 from kdsim.rng import MAX_VISITS, Draws, Stream
 
 KEY = 11
@@ -43,14 +44,6 @@ COMPONENT_SLOT = 8  # after the slots of at most 8 normals
 
 Part = Literal["train", "validation", "test"]
 PARTS = {part: number for number, part in enumerate(get_args(Part))}
-
-
-class Split(NamedTuple):
-    """Three pools of one problem and seed: the same classes and renderer, no image in common."""
-
-    train: Population
-    validation: Population
-    test: Population
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +99,12 @@ class Images(Problem):
         dimension: number of latent coordinates m, from 1 to 8; the rest of the form is fixed.
         entropy: mean entropy of the BCP over the training pool in nats, in (0, H(prior)).
         imbalance: prior of the most over that of the least frequent class, >= 1. Priors fall exponentially,
-            prior_k proportional to imbalance^(-k / (K - 1)), in training and validation; in the test pool they are
-            equal, as is usual for long tails. `bcp` and `under_prior` give the BCP under any other prior.
+            prior_k proportional to imbalance^(-k / (K - 1)), in training and validation (`exponential_prior`); in the
+            test pool they are equal, as is usual for long tails. `bcp` and `under_prior` give the BCP under any other
+            prior.
         clutter: number of pieces of clutter behind the figure, 0 to 32.
         colour: saturation of all colours, 0 (grey images) to 1.
         shift: the figure's centre is uniform within +-shift pixels, 0 to 6.
-
-    Source: the exponential profile is that of Y. Cui et al., "Class-balanced loss based on effective number of
-    samples", CVPR 2019, section 5.1, with expected in place of exact counts.
     """
 
     classes: int = 10
@@ -146,13 +137,12 @@ class Images(Problem):
     @property
     def prior(self) -> Tensor:
         """Prior of the classes in training and validation, (K,) float64; class 0 is the most frequent."""
-        rank = torch.arange(self.classes, dtype=torch.float64) / (self.classes - 1)
-        return torch.softmax(-math.log(self.imbalance) * rank, 0)
+        return exponential_prior(self.classes, self.imbalance)
 
     @property
     def balanced_prior(self) -> Tensor:
         """Equal priors 1/K, those of the test pool. (K,) float64."""
-        return torch.full((self.classes,), 1 / self.classes, dtype=torch.float64)
+        return balanced_prior(self.classes)
 
     def prior_of(self, part: Part) -> Tensor:
         """The prior from which a part is drawn and under which its `p` is the BCP, (K,)."""
@@ -219,14 +209,6 @@ class Images(Problem):
         prior = self.prior_of(part).to(index.device).expand(len(index), -1)
         component = _inverse_distribution(prior, draws.uniform(COMPONENT_SLOT)[0])
         return component, draws.normals(self.dimension)[:, 0].T  # (m, 1, n) -> (n, m)
-
-
-def under_prior(p: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    """The BCP under the prior `new` (K,) from p (..., K) under the prior `old` (K,), by Bayes' rule.
-
-    p(y = k | x) is proportional to p(x | k) prior_k, and p(x | k) stays as it is.
-    """
-    return torch.softmax(p.log() + (new.log() - old.log()), -1)
 
 
 @lru_cache(maxsize=8)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
+
+import pandas as pd
 
 from kdsim.config import require, require_count, require_positive
 from kdsim.engines.base import SGD
@@ -49,6 +51,39 @@ class Cell:
         require(self.seed < 2**63, "seed", self.seed, "below 2^63")
 
 
+@dataclass(frozen=True, eq=False)  # holds tables
+class Computed:
+    """What a computation gave. All three are stored and read like those of a training.
+
+    Attributes:
+        measurement: name to number, text or None, flat; an interval is NAME, NAME_low and NAME_high.
+        curves: one row a point, of whatever the computation follows; any columns.
+        replicas: one row a replica, with a column `replica`, where there are any.
+        provenance: what a stored result must say about data that were read.
+    """
+
+    measurement: Mapping[str, float | int | bool | str | None]
+    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"step": []}))
+    replicas: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"replica": []}))
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Computation(ABC):
+    """A cell that is computed in one call, for what needs no training: exact paths, sums, checks of an identity.
+
+    Implementations are frozen dataclasses: the fields are the whole configuration, and their digest names the result.
+    One that fails raises, a `ConfigError` where the input is bad. It takes seconds, and cannot be interrupted.
+    """
+
+    name: ClassVar[str]
+    words: ClassVar[str] = ""
+    """What the measurements are, in words: stands below their table."""
+
+    @abstractmethod
+    def compute(self) -> Computed:
+        """The result; equal fields give equal results."""
+
+
 class Study(ABC):
     """A study. Implementations are frozen dataclasses: fields are the keys of `--set`, `cells` declares the rest."""
 
@@ -59,10 +94,10 @@ class Study(ABC):
     """Name of a figure in figures/, or a function (results) -> matplotlib Figure in a study file."""
 
     @abstractmethod
-    def cells(self) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher, ...]:
+    def cells(self) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher | Computation, ...]:
         """The cells, resolved to absolute numbers (a relative step size or ridge becomes a number here).
 
-        All are simulations (`Cell`), or all are trainings of networks and teachers (`StudentTrainer`, `Teacher`).
+        All are simulations (`Cell`), or none is: trainings (`StudentTrainer`), teachers and computations in any order.
         """
 
     @abstractmethod

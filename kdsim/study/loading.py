@@ -16,7 +16,7 @@ from typing import Any
 
 from kdsim import config
 from kdsim.config import ConfigError, by_name
-from kdsim.data import SOURCES, ImageSource
+from kdsim.data import POINT_SOURCES, SOURCES, ImageSource, PointSource
 from kdsim.engines import OPTIMISERS, SCHEDULES, Optimiser, Schedule
 from kdsim.losses import DISTILLATION_LOSSES, DistillationLoss
 from kdsim.problems import PROBLEMS
@@ -38,6 +38,7 @@ CONTRACTS: dict[type, tuple[type, ...]] = {
     Optimiser: OPTIMISERS,
     Schedule: SCHEDULES,
     ImageSource: SOURCES,
+    PointSource: POINT_SOURCES,
     DistillationLoss: DISTILLATION_LOSSES,
     Recipe: RECIPES,
     Teacher: TEACHERS,

@@ -21,7 +21,7 @@ from kdsim.engines.shards import split
 from kdsim.population import Population
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
-from kdsim.study.base import Cell, Study
+from kdsim.study.base import Cell, Computation, Study
 from kdsim.trainer import StudentTrainer, Teacher
 
 PROBE_SECONDS = 1.0
@@ -205,8 +205,8 @@ def packs(cells: Sequence[Cell]) -> list[Pack]:
     return [Pack(tuple(group.values()), choices[key]) for key, group in groups.items()]
 
 
-def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher, ...]:
-    """The study's cells, at least one and all of one kind.
+def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher | Computation, ...]:
+    """The study's cells, at least one, all of them simulations or none.
 
     Raises:
         ConfigError: there is none, one is no cell, or a study's own `cells` raises.
@@ -219,10 +219,10 @@ def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher,
         raise ConfigError(f"cells of study {study.name!r}: {config.error_line(error)}") from error
     if not cells:
         raise ConfigError(f"study {study.name!r} has no cells with these settings")
-    kind = Cell if isinstance(cells[0], Cell) else (StudentTrainer, Teacher)
+    kind = Cell if isinstance(cells[0], Cell) else (StudentTrainer, Teacher, Computation)
     for cell in cells:
         if not isinstance(cell, kind):
-            allowed = "all Cell, or all StudentTrainer and Teacher objects"
+            allowed = "all Cell, or all StudentTrainer, Teacher and Computation objects"
             raise ConfigError(f"study {study.name!r}: cells() must return {allowed}, it returned {cell!r}")
     return cells
 
@@ -232,7 +232,8 @@ def check_machine(cells: Sequence[Cell]) -> None:
     for cell in cells:
         if isinstance(cell, Cell):
             config.choose("engine", cell.engine, {AUTO: None, **ENGINES})
-        check_device(cell.training.device if isinstance(cell, Teacher) else cell.device)
+        if not isinstance(cell, Computation):
+            check_device(cell.training.device if isinstance(cell, Teacher) else cell.device)
 
 
 def predicted_rows(study: Study) -> list[dict[str, Any]]:

@@ -202,8 +202,8 @@ def _validation_table(rows: Sequence[Row]) -> Table:
 
 
 _TRAINING_IDENTITY = (
-    "data", "student", "teacher", "supervision", "level", "loss_name", "recipe", "epochs", "step_size", "batch_size",
-    "targets", "precision", "train_size", "seed", "replicas",
+    "data", "imbalance", "student", "teacher", "supervision", "level", "loss_name", "recipe", "epochs", "step_size",
+    "batch_size", "targets", "precision", "train_size", "seed", "replicas",
 )  # fmt: skip
 _TRAINING_SCORES = (
     ("test acc.", "test_accuracy"),
@@ -236,7 +236,7 @@ def computation_tables(rows: Sequence[Row]) -> list[Table]:
         alike = [row for row in rows if row["computation"] == name]
         table = Table([], [[] for _ in alike], common={"computation": name})
         for key in dict.fromkeys(key for row in alike for key in row):
-            if key in ("study", "cell", "kind", "computation") or key.endswith(("_low", "_high")):
+            if key in ("study", "cell", "kind", "computation", "words") or key.endswith(("_low", "_high")):
                 continue
             values = [row.get(key) for row in alike]
             numeric = all(value is None or type(value) in (int, float) for value in values)
@@ -245,6 +245,7 @@ def computation_tables(rows: Sequence[Row]) -> list[Table]:
                 table.common[key] = texts[0]
             else:
                 _add(table, key, texts, numeric=numeric)
+        table.notes.extend(dict.fromkeys(row["words"] for row in alike if row.get("words")))
         found.append(table)
     return found
 
@@ -253,9 +254,9 @@ def _training_identity(rows: Sequence[Row]) -> Table:
     """A table with the columns that say what each training is."""
     table = Table([], [[] for _ in rows], optional=("loss", "test ece", "noise loss", "test loss", "cell"))
     for key in _TRAINING_IDENTITY:
-        texts = [_text(row[key]) for row in rows]
+        texts = [_text(row.get(key)) for row in rows]
         if len(set(texts)) > 1:
-            _add(table, key, texts, numeric=isinstance(rows[0][key], (int, float)))
+            _add(table, key, texts, numeric=isinstance(rows[0].get(key), (int, float)))
         elif texts[0] != "-":
             table.common[key] = texts[0]
     return table

@@ -23,6 +23,7 @@ from kdsim.config import ConfigError
 from kdsim.engines.recorder import Record, join
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Study
+from kdsim.study.computations import Computing
 from kdsim.study.loading import figure_reference
 from kdsim.study.packs import Block, Pack, Prepared, cells_of, check_machine, packs, require_memory
 from kdsim.study.risk_curves import risk_curves
@@ -108,7 +109,7 @@ def run(
     for digest, info in stored.items():
         store.row(study.name, digest, info)  # a damaged cell is refused before anything is computed
     missing = [cell for cell, digest in zip(cells, digests, strict=True) if digest not in stored]
-    todo: list[Pack] | list[Training | Fitting]
+    todo: list[Pack] | list[Training | Fitting | Computing]
     if isinstance(cells[0], Cell):
         todo = packs(missing)
         require_memory(todo)
@@ -232,8 +233,8 @@ class _Session:
                 self._check(pack, pack.steps)
         return record, last, seconds
 
-    def train(self, job: Training | Fitting) -> dict[str, dict[str, Any]]:
-        """Run a training or fit teachers, to the end, and store: digest to the content of cell.json."""
+    def train(self, job: Training | Fitting | Computing) -> dict[str, dict[str, Any]]:
+        """Run a training, fit teachers or compute, to the end, and store: digest to the content of cell.json."""
         started = time.monotonic()
         first, last = None, 0
 
@@ -252,11 +253,11 @@ class _Session:
             self._check(job, last // job.replicas)
         return {job.digest: content}
 
-    def leave(self, pack: Pack | Training | Fitting) -> None:
+    def leave(self, pack: Pack | Training | Fitting | Computing) -> None:
         """Count the pack as over, whether it ran or failed."""
         self._left_behind += _size(pack)
 
-    def _check(self, pack: Pack | Training | Fitting, step: int) -> None:
+    def _check(self, pack: Pack | Training | Fitting | Computing, step: int) -> None:
         if self.told_to_stop.is_set():
             raise Interrupted(f"interrupted at step {step} of {pack.steps}")
 
@@ -315,7 +316,7 @@ class _Session:
         return infos
 
 
-def _size(pack: Pack | Training | Fitting) -> int:
+def _size(pack: Pack | Training | Fitting | Computing) -> int:
     """Replica-steps; 0 where the data that they depend on is missing, which the pack says when it is its turn."""
     try:
         return pack.replicas * pack.steps

@@ -28,6 +28,7 @@ from kdsim.config import SCHEMA_VERSION, ConfigError
 from kdsim.engines.base import State
 from kdsim.engines.recorder import Record
 from kdsim.measure.floors import Measurement
+from kdsim.study.computations import COMPUTATION, computation_row
 from kdsim.study.rows import json_ready, stored_row
 from kdsim.study.training_rows import TEACHER, TRAINING, labelled, training_row
 from kdsim.theory.prediction import Prediction
@@ -206,9 +207,10 @@ class Store:
         Raises:
             ConfigError: the content lacks something that a row has.
         """
-        if info.get("kind") in (TRAINING, TEACHER):
+        if info.get("kind") in (TRAINING, TEACHER, COMPUTATION):
+            row = computation_row if info["kind"] == COMPUTATION else training_row
             try:
-                return training_row(study, digest, info)
+                return row(study, digest, info)
             except ConfigError as error:
                 raise ConfigError(f"{self._advice(digest)} ({CELL_FILE}: {error})") from None
         for part, keys in _ROW_KEYS.items():

@@ -9,7 +9,9 @@ import pandas as pd
 import torch
 
 from kdsim.measure.comparison import RankCorrelation, differences, rank_correlation
-from kdsim.study.report import Row, Table, number, plus_minus, training_table
+from kdsim.study import deviation_report
+from kdsim.study.computations import COMPUTATION
+from kdsim.study.report import Row, Table, computation_tables, number, plus_minus, training_table
 from kdsim.study.training_rows import TEACHER, TRAINING
 
 BASELINE = "deterministic"
@@ -24,7 +26,7 @@ QUALITIES = {
     "test_accuracy": "accuracy",
 }
 """Of teachers, on test images; distances first."""
-_GROUP = ("data", "student", "recipe", "epochs", "loss_settings", "targets", "train_size", "seed")
+_GROUP = ("data", "imbalance", "student", "recipe", "epochs", "loss_settings", "targets", "train_size", "seed")
 """Students that agree in these, and in the network of their teacher, differ in the kind of teacher alone."""
 _TEACHER_COLUMNS = (
     ("accuracy", "test_accuracy"),
@@ -39,17 +41,20 @@ _TEACHER_COLUMNS = (
 
 
 def tables(rows: Sequence[Row], replicas: pd.DataFrame) -> list[Table]:
-    """Teachers, students, differences, correlations: as many as there are.
+    """Computations, teachers, students, differences, correlations: as many as there are.
 
     Args:
         replicas: one row a replica, column `cell`, see `StudyResults`.
     """
     teachers, students = teachers_of(rows), [row for row in rows if row["kind"] == TRAINING]
-    found = [teacher_table(teachers)] if teachers else []
+    found = computation_tables([row for row in rows if row["kind"] == COMPUTATION])
+    if teachers:
+        found.append(teacher_table(teachers))
     if students:
         found.append(training_table(students))
     if teachers and students:
         found.append(paper_table(rows, replicas))
+    found.extend(deviation_report.deviation_tables(rows))
     if teachers and (compared := comparisons(rows, replicas)):
         found.append(_comparison_table(compared))
     if teachers and (correlated := correlations(rows, replicas)):
@@ -116,8 +121,9 @@ def paper_table(rows: Sequence[Row], replicas: pd.DataFrame) -> Table:
 
 
 def _baseline(group: Sequence[Row]) -> Row | None:
-    """The student of the deterministic teacher."""
-    return next((row for row in group if row["supervision"] == BASELINE), None)
+    """The student of the deterministic teacher; None where there are several such teachers."""
+    found = [row for row in group if row["supervision"] == BASELINE]
+    return found[0] if len({row["teacher_cell"] for row in found}) == 1 else None
 
 
 def _percent(row: Row, key: str) -> str:
@@ -228,10 +234,10 @@ def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in students:
         if row["teacher_cell"] is not None:
-            groups.setdefault(str([row[key] for key in (*_GROUP, "teacher")]), []).append(row)
+            groups.setdefault(str([row.get(key) for key in (*_GROUP, "teacher")]), []).append(row)
     plain = [key for key in _GROUP if key != "loss_settings"]
     for group in groups.values():
-        yield [row for row in alone if all(row[key] == group[0][key] for key in plain)] + group
+        yield [row for row in alone if all(row.get(key) == group[0].get(key) for key in plain)] + group
 
 
 def _values(row: Row, replicas: pd.DataFrame, metric: str) -> torch.Tensor | None:

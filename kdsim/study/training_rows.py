@@ -9,7 +9,7 @@ import torch
 
 from kdsim.config import ConfigError, digest, kind_of
 from kdsim.data import Pools
-from kdsim.losses import DistillationLoss
+from kdsim.losses import LTKD, DistillationLoss, Switched
 from kdsim.measure.decomposition import columns
 from kdsim.measure.floors import interval
 from kdsim.measure.teacher_quality import quality
@@ -25,7 +25,7 @@ TRAINING, TEACHER = "training", "teacher"
 
 def student_name(trainer: StudentTrainer) -> str:
     """The network's name, or the student's."""
-    return trainer.student.network if trainer.on_images else kind_of(type(trainer.student))
+    return trainer.student.network if trainer.is_network else kind_of(type(trainer.student))
 
 
 def taught_by(trainer: StudentTrainer) -> str:
@@ -34,8 +34,17 @@ def taught_by(trainer: StudentTrainer) -> str:
 
 
 def loss_name(loss: DistillationLoss) -> str:
-    """The loss's kind, and whether it standardises logits."""
-    return kind_of(type(loss)) + ("-standardised" if getattr(loss, "standardised", False) else "")
+    """The loss's kind, and whether it standardises logits; of one that switches, both."""
+    if isinstance(loss, Switched):
+        return f"{loss_name(loss.first)} then {loss_name(loss.second)}"
+    standardised = "-standardised" if getattr(loss, "standardised", False) else ""
+    return kind_of(type(loss)) + (_corrections(loss) if isinstance(loss, LTKD) else "") + standardised
+
+
+def _corrections(loss: LTKD) -> str:
+    """Which of the two corrections of LTKD it has, where it has not both."""
+    names = {(True, False): "-rebalanced", (False, True): "-equal-groups", (False, False): "-uncorrected"}
+    return names.get((loss.rebalance, loss.equal_groups), "")
 
 
 def settings_text(configuration: Any) -> str:
@@ -48,7 +57,7 @@ def summary(trainer: StudentTrainer) -> dict[str, Any]:
     """What was run, flat."""
     recipe, teacher = trainer.recipe, trainer.teacher
     crop = recipe.augmentation
-    truths = (trainer.data.train_truth, trainer.data.test_truth) if trainer.on_images else ("bcp", "bcp")
+    truths = (trainer.data.train_truth, trainer.data.test_truth) if trainer.is_network else ("bcp", "bcp")
     augmented = trainer.on_images and truths[0] != "bcp" and (crop.padding > 0 or crop.flip)
     parts = [f"crop {crop.padding} {crop.fill}"] * (crop.padding > 0) + ["flip"] * crop.flip
     return {
@@ -78,8 +87,15 @@ def summary(trainer: StudentTrainer) -> dict[str, Any]:
         "replicas": trainer.replicas,
         "seed": trainer.seed,
         "device": trainer.device,
+        **_long_tail(trainer),
         **{f"data.{key}": value for key, value in vars(trainer.data).items() if _plain(value)},
     }
+
+
+def _long_tail(trainer: StudentTrainer) -> dict[str, float]:
+    """imbalance: share of the most over that of the least frequent class in training, where that is by construction."""
+    shares = trainer.data.class_shares if trainer.is_network else None
+    return {} if shares is None else {"imbalance": max(shares) / min(shares)}
 
 
 def _plain(value: Any) -> bool:
@@ -99,6 +115,10 @@ def teacher_summary(teacher: Teacher) -> dict[str, Any]:
         "teacher_cell": digest(teacher),
         "members": teacher.members,
         "replicas": teacher.count,
+        # A loss without a teacher's term looks at the labels of the pool alone.
+        "teacher.supervision": taught_by(training) if training.loss.weights[1] else "labels",
+        "teacher.level": None if training.teacher else training.supervision.level,
+        "teacher.epochs": training.recipe.epochs,
         **own,
     }
 
@@ -136,7 +156,7 @@ def known(trainer: StudentTrainer) -> dict[str, float | None]:
     of the validation images; bayes_test_loss likewise.
     """
     found: dict[str, float | None] = dict.fromkeys(("nu", "bayes_loss", "bayes_test_loss"))
-    if not trainer.on_images:
+    if not trainer.is_network:
         return found
     pools = trainer.pools()
     if trainer.data.train_truth != "labels" and trainer.teacher is None:
@@ -196,11 +216,13 @@ def labelled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _differing(row: Mapping[str, Any], teachers: Sequence[Mapping[str, Any]]) -> list[str]:
     """Settings of a teacher in which those of its kind differ."""
-    alike = [other for other in teachers if other["supervision"] == row["supervision"]]
+    alike = [other for other in teachers if all(other[key] == row[key] for key in ("supervision", "data"))]
     found = []
     for key in (*(key for key in row if key.startswith("teacher.")), "optimiser"):
-        if len({str(other.get(key)) for other in alike}) > 1:
-            found.append(f"{key.removeprefix('teacher.')} {row[key]}" if key != "optimiser" else row[key])
+        if len({str(other.get(key)) for other in alike}) > 1 and row[key] is not None:
+            value = f"{row[key]:g}" if isinstance(row[key], float) else row[key]
+            speaks = key in ("optimiser", "teacher.supervision")  # the value says what it is of
+            found.append(value if speaks else f"{key.removeprefix('teacher.')} {value}")
     same_rule = [other["optimiser_settings"] for other in alike if other["optimiser"] == row["optimiser"]]
     return found + _differing_parts(row["optimiser_settings"], same_rule)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +20,15 @@ from kdsim import config
 from kdsim.config import ConfigError, kind_of
 from kdsim.data import Pools
 from kdsim.measure.convergence import in_window, summarise
-from kdsim.study.base import Study
+from kdsim.measure.deviations import over_replicas
+from kdsim.study.base import Cell, Computation, Study
+from kdsim.study.computations import Computing
 from kdsim.study.packs import Estimate, cells_of, check_machine
 from kdsim.study.rows import json_ready
 from kdsim.study.store import PARTIAL, Store
 from kdsim.study.tables import columns_over_replicas
+from kdsim.study.training_bias import bias_columns, prior_bias
+from kdsim.study.training_deviations import PREFIX, student_deviations
 from kdsim.study.training_rows import (
     TEACHER,
     TRAINING,
@@ -37,6 +41,7 @@ from kdsim.study.training_rows import (
     teacher_summary,
 )
 from kdsim.trainer import StudentTrainer, Teacher, Trained, fit_teacher, teacher_scores
+from kdsim.training.crowd import Crowd, fits
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.record import TrainingRecord
 from kdsim.training.walk import Task, Walk
@@ -92,22 +97,38 @@ class Training:
         trained = trainer.run(teachers=teachers, checkpoints=store.root / PARTIAL, progress=report, stop=stop)
         if trained is None:
             return None
-        content = self.content(trained) | {"wall_seconds": time.monotonic() - started, **stamp}
-        store.write_cell(self.digest, content, *tables(trained.record, trainer.window), networks=trained.networks)
+        found = student_deviations(trainer, trained, teachers, trainer.pools()) if teachers else []
+        content = self.content(trained, found, teachers) | {"wall_seconds": time.monotonic() - started, **stamp}
+        curves, replicas = tables(trained.record, trainer.window)
+        replicas = replicas.join(pd.DataFrame(found).add_prefix(PREFIX))
+        store.write_cell(self.digest, content, curves, replicas, networks=trained.networks)
         trainer.delete_checkpoints(store.root / PARTIAL)
         return content
 
-    def content(self, trained: Trained) -> dict[str, Any]:
-        """The content of cell.json, less versions and date."""
+    def content(
+        self,
+        trained: Trained,
+        deviations: Sequence[Mapping[str, float]] = (),
+        teachers: Sequence[FittedTeacher] = (),
+    ) -> dict[str, Any]:
+        """The content of cell.json, less versions and date.
+
+        Args:
+            deviations: of each student from its teacher, where there is one.
+            teachers: those teachers.
+        """
         trainer, record, steps = self.trainer, trained.record, self.steps
         seconds = record.seconds.sum().item()  # of replicas that ran side by side, each counts in full
+        deviation = over_replicas(deviations, PREFIX) if deviations else {}
         speed = {"images_per_replica_second": steps * trainer.recipe.batch_size * trainer.replicas / seconds}
         return {
             "kind": TRAINING,
             "cell": config.encode(trainer),
             "summary": summary(trainer) | {"steps": steps, "train_size": trained.provenance["train_size"]},
-            "prediction": json_ready(known(trainer)),
-            "measurement": json_ready(summarise(record, trainer.window) | speed),
+            "prediction": json_ready(known(trainer) | prior_bias(trainer)),
+            "measurement": json_ready(
+                summarise(record, trainer.window) | bias_columns(trainer, trained, teachers) | speed | deviation
+            ),
             "provenance": trained.provenance,
             "seed": trainer.seed,
             "device": trainer.device,
@@ -175,17 +196,22 @@ class Fitting:
         return content
 
 
-def jobs(cells: Iterable[StudentTrainer | Teacher], store: Store | None) -> list[Training | Fitting]:
+def jobs(
+    cells: Iterable[StudentTrainer | Teacher | Computation], store: Store | None
+) -> list[Training | Fitting | Computing]:
     """What is not stored of the cells, each once; a teacher's training, which may be no cell itself, before it."""
-    order: dict[str, Training | Fitting] = {}
+    order: dict[str, Training | Fitting | Computing] = {}
 
-    def add(cell: StudentTrainer | Teacher) -> None:
+    def add(cell: StudentTrainer | Teacher | Computation) -> None:
         digest = config.digest(cell)
         if digest in order or (store is not None and store.has_cell(digest)):
             return
         if isinstance(cell, Teacher):
             add(cell.training)
             order[digest] = Fitting(cell)
+            return
+        if isinstance(cell, Computation):
+            order[digest] = Computing(cell)
             return
         if cell.teacher is not None:
             add(cell.teacher.training)
@@ -259,15 +285,15 @@ def tables(record: TrainingRecord, window: float) -> tuple[pd.DataFrame, pd.Data
 
 
 def is_training(study: Study) -> bool:
-    """Whether the study's cells are trainings and teachers."""
-    return isinstance(cells_of(study)[0], (StudentTrainer, Teacher))
+    """Whether the study's cells are trainings, teachers and computations."""
+    return not isinstance(cells_of(study)[0], Cell)
 
 
 def planned_rows(study: Study) -> list[dict[str, Any]]:
     """What would be trained: one row a cell."""
     planned = []
     for trainer in cells_of(study):
-        if isinstance(trainer, Teacher):
+        if not isinstance(trainer, StudentTrainer):
             continue
         size = trainer.train_size()
         row = {"cell": config.digest(trainer), **summary(trainer), "steps": trainer.steps(size), "train_size": size}
@@ -276,7 +302,10 @@ def planned_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def estimate(study: Study) -> Estimate:
-    """What the whole study costs, teachers included but for their fits, from a few steps and an evaluation of each."""
+    """What the whole study costs, teachers included but for their fits, from a few steps and an evaluation of each.
+
+    Computations are not counted.
+    """
     cells = cells_of(study)
     check_machine(cells)
     todo = [job for job in jobs(cells, None) if isinstance(job, Training)]
@@ -291,14 +320,15 @@ def estimate(study: Study) -> Estimate:
 def _probe(training: Training) -> float:
     """Seconds that a training will take. A teacher counts as a network with its first weights: it costs the same."""
     trainer = training.trainer
-    if not trainer.on_images:
+    if not trainer.is_network:
         return _probe_engine(trainer)
-    workers = torch.get_num_threads()
-    side_by_side = min(workers, training.replicas) if trainer.device == "cpu" else 1
+    task, workers = _task(trainer), torch.get_num_threads()
+    together = fits(task)  # all replicas are one program
+    side_by_side = min(workers, training.replicas) if trainer.device == "cpu" and not together else 1
     if side_by_side > 1:
         torch.set_num_threads(1)
     try:
-        walk = Walk(_task(trainer), 0)
+        walk = Crowd(task, training.replicas) if together else Walk(task, 0)
         started = time.monotonic()
         walk.advance()  # warms up, and asks a teacher of images that stay as they are about all of them
         first = time.monotonic() - started
@@ -307,11 +337,11 @@ def _probe(training: Training) -> float:
             walk.advance()
         step = (time.monotonic() - started) / PROBE_STEPS
         started = time.monotonic()
-        walk.scores(walk.task.validation, walk.task.truth)
+        walk.scores(task.validation, task.truth)
         look = time.monotonic() - started
     finally:
         torch.set_num_threads(workers)
-    rounds = -(-training.replicas // side_by_side)
+    rounds = 1 if together else -(-training.replicas // side_by_side)
     return rounds * (first + step * training.steps + look * len(walk.schedule))
 
 

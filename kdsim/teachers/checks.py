@@ -15,28 +15,29 @@ SAMPLES = 6
 
 
 def require_loss(training: StudentTrainer, allowed: tuple[type[DistillationLoss], ...]) -> None:
-    """Refuse a training of another student than a network of images, or under another loss (subclasses count as other).
+    """Refuse a training of another student than a network, or under another loss (subclasses count as other).
 
     Raises:
         ConfigError: in one line, with the losses that are allowed.
     """
-    require_images(training)
+    require_network(training)
     if type(training.loss) not in allowed:
         names = " or ".join(kind_of(kind) for kind in allowed)
         raise ConfigError(f"training.loss = {kind_of(type(training.loss))} is not allowed: must be {names}")
 
 
 def refuse_loss(training: StudentTrainer, refused: type[DistillationLoss], why: str) -> None:
-    """Refuse a training of another student than a network of images, or under that loss."""
-    require_images(training)
+    """Refuse a training of another student than a network, or under that loss."""
+    require_network(training)
     if isinstance(training.loss, refused):
         raise ConfigError(f"training.loss = {kind_of(type(training.loss))} is not allowed here: {why}")
 
 
-def require_images(training: StudentTrainer) -> None:
-    """Refuse a training of another student than a network of images."""
+def require_network(training: StudentTrainer) -> None:
+    """Refuse a training of another student than a network of images or of points."""
     require(isinstance(training, StudentTrainer), "training", training, "a StudentTrainer")
-    require(training.on_images, "training.student", training.student, "a network of images (ImageNetwork)")
+    allowed = "a network of images or of points (ImageNetwork, PointNetwork)"
+    require(training.is_network, "training.student", training.student, allowed)
 
 
 def require_memory(what: str, needed: int, device: torch.device) -> None:

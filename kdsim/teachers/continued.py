@@ -12,7 +12,7 @@ from kdsim.data.sources import Pools
 from kdsim.engines.base import check_device
 from kdsim.engines.optimisers import Optimiser, WeightSampler
 from kdsim.engines.schedules import Constant
-from kdsim.teachers.checks import require_images
+from kdsim.teachers.checks import require_network
 from kdsim.trainer import StudentTrainer
 from kdsim.training.trained import TrainedNetwork
 from kdsim.training.walk import Walk
@@ -20,7 +20,7 @@ from kdsim.training.walk import Walk
 
 def require_continuable(training: StudentTrainer, optimiser: Optimiser) -> None:
     """Refuse a training that cannot be continued, and an optimiser that it cannot be continued with."""
-    require_images(training)
+    require_network(training)
     taught = training.teacher
     require(taught is None, "training.supervision", getattr(taught, "name", None), "no teacher, to be continued")
     plain = isinstance(optimiser, Optimiser) and not isinstance(optimiser, WeightSampler)

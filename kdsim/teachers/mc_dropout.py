@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdsim.config import require, require_count
-from kdsim.teachers.checks import generator, require_images, require_memory
+from kdsim.teachers.checks import generator, require_memory, require_network
 from kdsim.trainer import ImageNetwork, StudentTrainer, Teacher
 from kdsim.training.evaluation import BATCH, forward
 from kdsim.training.fitted import FittedTeacher
@@ -30,7 +30,7 @@ class MCDropout(Teacher):
     are computed once for all samples.
 
     Attributes:
-        training: what trains it, with the rate of the dropout (`ImageNetwork.dropout`).
+        training: what trains it, with the rate of the dropout (`ImageNetwork.dropout`, `PointNetwork.dropout`).
         samples: S.
 
     Source: Y. Gal, Z. Ghahramani, "Dropout as a Bayesian approximation", ICML 2016, arXiv:1506.02142, section 3.
@@ -42,7 +42,7 @@ class MCDropout(Teacher):
     name: ClassVar[str] = "mc-dropout"
 
     def __post_init__(self) -> None:
-        require_images(self.training)
+        require_network(self.training)
         require_count("samples", self.samples)
         rate = self.training.student.dropout
         require(rate > 0, "training.student.dropout", rate, "above 0")

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdsim.config import ConfigError, kind_of, require, require_count
 from kdsim.engines.optimisers import WeightSampler
 from kdsim.engines.variational import IVON
-from kdsim.teachers.checks import generator, require_images
+from kdsim.teachers.checks import generator, require_network
 from kdsim.teachers.weight_samples import copies, require_copies, said_by
 from kdsim.trainer import StudentTrainer, Teacher
 from kdsim.training.fitted import FittedTeacher
@@ -46,7 +46,7 @@ class Variational(Teacher):
     name: ClassVar[str] = "variational"
 
     def __post_init__(self) -> None:
-        require_images(self.training)
+        require_network(self.training)
         require_count("samples", self.samples)
         optimiser = self.training.recipe.optimiser
         known = isinstance(optimiser, WeightSampler)

@@ -11,7 +11,8 @@ from torch import Tensor
 from kdsim.training.evaluation import BATCH
 
 Said = Callable[[Tensor, Tensor], Tensor]
-"""What a teacher says at a visit: images uint8 (b, 3, h, w), their numbers (b,) -> logits (b, K) or (S, b, K)."""
+"""What a teacher says at a visit: images uint8 (b, 3, h, w) or points (b, d), their numbers (b,) -> logits (b, K) or
+(S, b, K)."""
 
 
 def asked_each_time(predict: Callable[[Tensor], Tensor]) -> Said:

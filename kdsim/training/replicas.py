@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +12,11 @@ from typing import Any
 
 import torch
 
-from kdsim.config import ConfigError
 from kdsim.population import Population
+from kdsim.training.checkpoints import Checkpoints
 from kdsim.training.evaluation import scored
 from kdsim.training.record import ReplicaResult
-from kdsim.training.trained import TrainedNetwork, read_checked, write_checked
+from kdsim.training.trained import TrainedNetwork
 from kdsim.training.walk import Task, Walk
 
 
@@ -50,19 +48,14 @@ class Replicas:
         stop: Callable[[], bool],
         checkpoint_seconds: float,
     ) -> None:
-        self.task, self.count, self.folder, self.stop = task, count, folder, stop
+        self.task, self.count, self.stop = task, count, stop
         self.test, self.test_truth = test
         self.progress, self.checkpoint_seconds = progress, checkpoint_seconds
-        self.training, self.data = training, _digest(provenance)
+        self.checkpoints = Checkpoints(folder, training, provenance)
         self.lock = threading.Lock()
         self.failed = False
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"checkpoints = {str(folder)!r} cannot be written: {error.strerror}") from None
         # A checkpoint that is damaged is refused before anything is computed.
-        stored = (self._read(number) for number in range(count))
+        stored = (self.checkpoints.read(number) for number in range(count))
         self.done = [found["walk"]["step"] if found else 0 for found in stored]
         self._report(0, self.done[0])
 
@@ -87,7 +80,7 @@ class Replicas:
     def _replica(self, number: int) -> tuple[ReplicaResult, TrainedNetwork] | None:
         if self.stop() or self.failed:
             return None
-        found = self._read(number)
+        found = self.checkpoints.read(number)
         walk = Walk(self.task, number, found["walk"] if found else None)
         if walk.teacher is None and walk.step == 0:
             walk.require_finite()
@@ -99,7 +92,7 @@ class Replicas:
             told = self.stop() or self.failed
             now = time.monotonic()
             if told or walk.finished or now - saved > self.checkpoint_seconds:
-                self._write(number, walk, before + now - started)
+                self.checkpoints.write(number, walk.state(), before + now - started)
                 saved = now
             if told and not walk.finished:
                 return None
@@ -108,9 +101,10 @@ class Replicas:
     def _finished(self, number: int, walk: Walk, seconds: float) -> tuple[ReplicaResult, TrainedNetwork]:
         task = self.task
         well = walk.diverged_at < 0
-        nothing = dict.fromkeys(scored(task.train.classes, self.test_truth), float("nan"))
+        nothing = dict.fromkeys(scored(task.train.classes, self.test_truth, task.groups), float("nan"))
         last = walk.scores(self.test, self.test_truth) if well else nothing
-        network = walk.trained(self.training, self.data, walk.scores(task.validation, task.truth) if well else {})
+        found = walk.scores(task.validation, task.truth) if well else {}
+        network = walk.trained(self.checkpoints.training, self.checkpoints.data, found)
         best = nothing
         if well:
             walk.use_best()
@@ -122,48 +116,6 @@ class Replicas:
             self.done[number] = step
             if self.progress is not None:
                 self.progress(sum(self.done), self.task.steps * self.count)
-
-    def _write(self, number: int, walk: Walk, seconds: float) -> None:
-        if self.folder is None:
-            return
-        content = {"training": self.training, "data": self.data, "replica": number}
-        write_checked(
-            checkpoint_file(self.folder, self.training, number),
-            content | {"walk": walk.state(), "seconds": seconds},
-        )
-
-    def _read(self, number: int) -> dict[str, Any] | None:
-        """A stored state, or None.
-
-        Raises:
-            ConfigError: it is damaged, or that of another training or of other data.
-        """
-        if self.folder is None:
-            return None
-        file = checkpoint_file(self.folder, self.training, number)
-        if not file.exists():
-            return None
-        content = read_checked(file)
-        own = {"training": self.training, "data": self.data, "replica": number}
-        if content.keys() != own.keys() | {"walk", "seconds"}:
-            raise ConfigError(f"{file} is not a checkpoint, it has {', '.join(content)}: delete it to start over")
-        for key, value in own.items():
-            if content.get(key) != value:
-                raise ConfigError(
-                    f"checkpoint {file} is of {key} {str(content.get(key))[:20]!r}, this is {str(value)[:20]!r}: "
-                    "delete it to start over"
-                )
-        return content
-
-
-def checkpoint_file(folder: Path, training: str, replica: int) -> Path:
-    """File of the state of one replica of the training of that digest."""
-    return folder / f"{training}-r{replica:03d}.pt"
-
-
-def _digest(provenance: Mapping[str, Any]) -> str:
-    """SHA-256 of all that is said of the data: images, labels, human labels, splits."""
-    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from kdsim.config import ConfigError
-from kdsim.data.augmentation import Normalisation
-from kdsim.networks import build
+from kdsim.data.augmentation import Normalisation, Unchanged
+from kdsim.networks import POINT_NETWORKS, build
 
 FORMAT = 1
 HEAD = b"kdsim 1 sha256 "
@@ -29,7 +29,7 @@ class TrainedNetwork:
 
     Attributes:
         network, classes: what `build` takes.
-        mean, std: of the normalisation that stands before the network, see `Normalisation`.
+        mean, std: of the normalisation that stands before the network, see `Normalisation`; none for points.
         weights: the state_dict: tensors by name.
         training: digest of the configuration that it was trained with.
         replica: its number.
@@ -52,14 +52,22 @@ class TrainedNetwork:
     posterior: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
-    def normalisation(self) -> Normalisation:
-        """From images of bytes to what the network sees."""
-        return Normalisation(self.mean, self.std)
+    def normalisation(self) -> Normalisation | Unchanged:
+        """From images of bytes, or points, to what the network sees."""
+        return Unchanged() if self.network in POINT_NETWORKS else Normalisation(self.mean, self.std)
+
+    @property
+    def inputs(self) -> int:
+        """Channels of images, which are red, green and blue, or features of points, which the first matrix tells."""
+        if self.network not in POINT_NETWORKS:
+            return 3
+        # Without a matrix any number will do: the weights are refused.
+        return next((tensor.shape[1] for tensor in self.weights.values() if tensor.ndim == 2 and tensor.shape[1]), 1)
 
     def module(self, device: torch.device | str = "cpu") -> nn.Module:
         """The network on a device, in evaluation mode, channels last, without gradients."""
         with torch.random.fork_rng(devices=[]):
-            network = build(self.network, self.classes)
+            network = build(self.network, self.classes, self.inputs)
         try:
             network.load_state_dict(dict(self.weights), strict=True)
         except RuntimeError as error:

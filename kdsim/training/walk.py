@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kdsim.config import ConfigError, kind_of
-from kdsim.data.augmentation import CropFlip, Normalisation
+from kdsim.data.augmentation import CropFlip, Normalisation, Unchanged
 from kdsim.engines.base import SGD, Lane
 from kdsim.engines.optimisers import WeightSampler
 from kdsim.engines.samples import Samples
@@ -40,11 +40,11 @@ _torch_generator = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What all replicas of one training share. Images lie on the device as bytes.
+    """What all replicas of one training share. Images lie on the device as bytes, points in float32.
 
     Attributes:
         network: name of the network.
-        train, validation: images uint8 (N, 3, 32, 32) with p and y.
+        train, validation: images uint8 (N, 3, 32, 32), or points (N, d), with p and y.
         truth: what p of the validation images is, see `ImageSource`.
         steps: of the whole training; `recipe.epochs` says how many epochs they are.
         evaluations: number of evaluations on the validation images, evenly spaced, the last at the end.
@@ -54,13 +54,14 @@ class Task:
         loss: a `DistillationLoss`, or another function of outputs (b, K), targets, labels (b,) and epoch.
         targets: "fresh" or "frozen", see `SGD`.
         dropout: rate before the head, in training only.
+        groups: of classes by which there are scores as well, see `kdsim.training.groups`; none for most sources.
     """
 
     network: str
     train: Population
     validation: Population
     truth: str
-    normalise: Normalisation
+    normalise: Normalisation | Unchanged
     recipe: Recipe
     augmentation: CropFlip | None
     steps: int
@@ -72,6 +73,7 @@ class Task:
     seed: int
     device: torch.device
     dropout: float = 0.0
+    groups: tuple[Tensor, ...] = ()
 
     @property
     def mixed(self) -> bool:
@@ -81,7 +83,7 @@ class Task:
     @property
     def metrics(self) -> tuple[str, ...]:
         """What is seen at an evaluation: the mean loss of the steps since the last one, and scores."""
-        return ("train_loss", *scored(self.train.classes, self.truth))
+        return ("train_loss", *scored(self.train.classes, self.truth, self.groups))
 
     def schedule(self) -> list[int]:
         """Steps of the evaluations."""
@@ -92,13 +94,50 @@ class Task:
         """Number of the stretch of constant step size that ends at each evaluation."""
         return self.recipe.schedule.pieces([step - 1 for step in self.schedule()], self.steps)
 
+    def epoch(self, step: int) -> float:
+        """Where a step lies, the first epoch begins at 1."""
+        return 1 + step * self.recipe.batch_size / self.train.size
+
+    def samples(self, replicas: int, first_replica: int = 0) -> Samples:
+        """Image numbers and targets of replicas; the images themselves are gathered by their numbers."""
+        sgd = SGD(self.steps, self.recipe.batch_size, index="permutation", targets=self.targets)
+        points = Population(torch.zeros(self.train.size, 1), self.train.p, self.train.y)
+        unused = OneHot()  # with a teacher no targets are drawn
+        supervision = self.supervision or unused
+        lane = Lane(supervision, self.recipe.step_size, self.seed, replicas, first_replica=first_replica)
+        return Samples(points, [lane], sgd, torch.float32, self.device)
+
+    def trained(
+        self,
+        weights: Mapping[str, Tensor],
+        replica: int,
+        training: str,
+        data: str,
+        scores: Mapping[str, float],
+        posterior: Mapping[str, Tensor] | None = None,
+    ) -> TrainedNetwork:
+        """A replica's network; see `TrainedNetwork` for the arguments."""
+        return TrainedNetwork(
+            network=self.network,
+            classes=self.train.classes,
+            mean=self.normalise.mean,
+            std=self.normalise.std,
+            weights=weights,
+            training=training,
+            replica=replica,
+            data=data,
+            scores=scores,
+            dropout=self.dropout,
+            posterior=posterior or {},
+        )
+
 
 class Walk:
     """A replica of a `Task`, at the start or where a stored state left it."""
 
     def __init__(self, task: Task, replica: int, found: dict[str, Any] | None = None) -> None:
         self.task, self.replica = task, replica
-        self.flat = FlatModule(_fresh(task, replica), task.device)
+        self.flat = FlatModule(fresh(task, replica), task.device)
         self.module = self.flat.module.train()
         self.optimiser = task.recipe.optimiser.for_training(task.train.size, task.steps)
         self.buffers = self.optimiser.buffers(self.flat.parameters)
@@ -109,13 +148,7 @@ class Walk:
         self.diverged_at = -1
         self.best: dict[str, Any] = {"step": 0, "rank": (-1.0, 0.0), "parameters": None, "buffers": None}
         self.teacher = task.teachers[replica % len(task.teachers)] if task.teachers else None
-        batch_size = task.recipe.batch_size
-        sgd = SGD(task.steps, batch_size, index="permutation", targets=task.targets)
-        # The images themselves are gathered here, as bytes.
-        points = Population(torch.zeros(task.train.size, 1), task.train.p, task.train.y)
-        unused = OneHot()  # with a teacher no targets are drawn
-        lane = Lane(task.supervision or unused, task.recipe.step_size, task.seed, 1, first_replica=replica)
-        self.samples = Samples(points, [lane], sgd, torch.float32, task.device)
+        self.samples = task.samples(1, first_replica=replica)
         self.step_size = torch.full((1, 1), task.recipe.step_size, device=task.device)
         self._chunk: tuple[int, Tensor, Tensor | None, Tensor | None] | None = None
         if found is not None:
@@ -130,7 +163,7 @@ class Walk:
         """One step, and the evaluation that is due after it."""
         task = self.task
         index, q, choices = self._visits()
-        images = task.train.x[index]  # (b, 3, h, w) uint8
+        images = task.train.x[index]  # (b, 3, h, w) uint8, or (b, d)
         if task.augmentation is not None:
             images = task.augmentation.apply(images, choices)
         with self._drawn():
@@ -156,8 +189,7 @@ class Walk:
                 said = self.teacher(images, index)
         else:
             said = q.log()  # log-probabilities; -inf where the target has none
-        epoch = 1 + self.step * task.recipe.batch_size / task.train.size
-        return task.loss(outputs, said, task.train.y[index], epoch)
+        return task.loss(outputs, said, task.train.y[index], task.epoch(self.step))
 
     def _outputs(self, images: Tensor) -> Tensor:
         """Of the network in training, (b, K) float32; dropout, if there is any, stands before the head."""
@@ -198,24 +230,12 @@ class Walk:
     def scores(self, pool: Population, truth: str) -> dict[str, float]:
         """Of the present parameters."""
         task = self.task
-        return scores(log_probs_of(self.module, pool.x, task.normalise, task.mixed), pool, truth)
+        return scores(log_probs_of(self.module, pool.x, task.normalise, task.mixed), pool, truth, task.groups)
 
     def trained(self, training: str, data: str, scores: Mapping[str, float]) -> TrainedNetwork:
         """The network as it is now; see `TrainedNetwork` for the arguments."""
-        task = self.task
-        return TrainedNetwork(
-            network=task.network,
-            classes=task.train.classes,
-            mean=task.normalise.mean,
-            std=task.normalise.std,
-            weights=self.flat.state_dict(),
-            training=training,
-            replica=self.replica,
-            data=data,
-            scores=scores,
-            dropout=task.dropout,
-            posterior=self.optimiser.posterior(self.flat.parameters, self.buffers, self.step),
-        )
+        posterior = self.optimiser.posterior(self.flat.parameters, self.buffers, self.step)
+        return self.task.trained(self.flat.state_dict(), self.replica, training, data, scores, posterior)
 
     def go_on_from(self, network: TrainedNetwork, step: int) -> None:
         """Stand where another training ended: its weights, the visits that follow its own, and no optimiser's memory.
@@ -245,9 +265,7 @@ class Walk:
         }
 
     def _restore(self, found: dict[str, Any]) -> None:
-        if _form(found) != _form(self.state()):
-            what = f"the stored state of replica {self.replica}"
-            raise ConfigError(f"{what} is not one of a {self.task.network} in this training: delete its checkpoint")
+        require_form(found, self.state(), f"the stored state of replica {self.replica}", self.task)
         self.step = found["step"]
         self.flat.restore(found["parameters"].to(self.task.device), found["module_buffers"])
         for name, buffer in self.buffers.items():
@@ -276,12 +294,8 @@ class Walk:
 
         Losses that compare logits cannot take a target without a class: log 0 is no logit.
         """
-        task = self.task
         index, q, _ = self._visits()
-        outputs = torch.linspace(-1, 1, q.numel(), device=q.device).view(q.shape)
-        if not torch.isfinite(task.loss(outputs, q.log(), task.train.y[index], 1.0)):
-            why = f"targets of {kind_of(type(task.supervision))}, which have classes of probability zero"
-            raise ConfigError(f"loss = {kind_of(type(task.loss))} is not allowed on {why}: must be one that takes them")
+        require_finite(self.task, index, q)
 
     def _visits(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Image numbers (b,), targets (b, K) and crops (3, b) of this step; drawn for `CHUNK_STEPS` at once."""
@@ -303,6 +317,20 @@ class Walk:
         return index[visits], None if q is None else q[visits], None if choices is None else choices[:, visits]
 
 
+def require_finite(task: Task, index: Tensor, q: Tensor) -> None:
+    """Refuse a loss that is infinite at targets q (..., b, K) of the images (..., b) whatever the student says."""
+    outputs = torch.linspace(-1, 1, q.numel(), device=q.device).view(q.shape)
+    if not torch.isfinite(task.loss(outputs, q.log(), task.train.y[index], 1.0)).all():
+        why = f"targets of {kind_of(type(task.supervision))}, which have classes of probability zero"
+        raise ConfigError(f"loss = {kind_of(type(task.loss))} is not allowed on {why}: must be one that takes them")
+
+
+def require_form(found: dict[str, Any], own: dict[str, Any], what: str, task: Task) -> None:
+    """Refuse a stored state that has not the names and shapes of one's own."""
+    if _form(found) != _form(own):
+        raise ConfigError(f"{what} is not one of a {task.network} in this training: delete its checkpoint")
+
+
 def _form(state: Any) -> Any:
     """What all states of one replica agree in: names and shapes."""
     if isinstance(state, dict):
@@ -310,11 +338,11 @@ def _form(state: Any) -> Any:
     return tuple(state.shape) if isinstance(state, Tensor) else None
 
 
-def _fresh(task: Task, replica: int) -> torch.nn.Module:
+def fresh(task: Task, replica: int) -> torch.nn.Module:
     """The network with the first weights of this replica; torch's generator is left as it was."""
     seed, number, first = (torch.tensor([[value]]) for value in (task.seed, replica, 0))
     draws = Draws(seed, number, first, Stream.INIT, torch.float64)
     with _torch_generator, torch.random.fork_rng(devices=[]):
         # Not `torch.manual_seed`, which would seed the generators of the GPUs as well.
         torch.default_generator.manual_seed((draws.words(0).item() << 31) ^ draws.words(1).item())
-        return build(task.network, task.train.classes)
+        return build(task.network, task.train.classes, task.train.x.shape[1])  # channels, or features

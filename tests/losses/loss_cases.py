@@ -13,17 +13,21 @@ from kdsim.losses import (
     LTKD,
     TTM,
     WTTM,
+    BalancedSoftmax,
     BayesianKD,
     Brier,
     CrossEntropy,
     LabelCrossEntropy,
+    LogitAdjustment,
     LogitMSE,
     OutputMSE,
+    Switched,
 )
 
 SEEDS = st.integers(0, 2**20)
 TEMPERATURES = st.floats(0.5, 8.0)
 WEIGHTS = st.floats(0.0, 10.0)
+COUNTS = (5.0, 9.0, 2.0, 7.0, 1.0)
 
 LOSSES = (
     CrossEntropy(),
@@ -42,6 +46,9 @@ LOSSES = (
     WTTM(standardised=True),
     LTKD(),
     LTKD(class_counts=(5, 9, 2, 7, 1)),
+    LTKD(rebalance=False),
+    LTKD(equal_groups=False),
+    LTKD(rebalance=False, equal_groups=False),
     ABKD(),
     ABKD(alpha=0.8, beta=0.3),
     ABKD(alpha=0.6, beta=0.0),
@@ -49,8 +56,14 @@ LOSSES = (
     ABKD(alpha=0.0, beta=0.0),
     Brier(1.0, 0.5),
     OutputMSE(1.0, 0.5),
+    BalancedSoftmax(class_counts=COUNTS),
+    BalancedSoftmax(0.3, 0.7, COUNTS),
+    LogitAdjustment(0.0, 1.0, COUNTS, tau=1.5),
+    Switched(),
+    Switched(at_epoch=40.0),
+    Switched(DKD(), Switched(LTKD(), BalancedSoftmax(class_counts=COUNTS), at_epoch=20.0), at_epoch=3.0),
 )
-CLASSES = 5  # as many as LTKD's counts above
+CLASSES = 5  # as many as the counts above
 
 
 def label_of(loss) -> str:

@@ -63,18 +63,27 @@ def standardise(z, correction=0):
     return (z - z.mean(-1, keepdims=True)) / (1e-7 + z.std(-1, ddof=correction, keepdims=True))
 
 
-def ltkd(z_s, z_t, groups, temperature, alpha, beta):
+def ltkd(z_s, z_t, groups, temperature, alpha, beta, rebalance=True, equal_groups=True):
     p, q = softmax(z_t, temperature), softmax(z_s, temperature)
     whole_t = np.stack([p[:, group].sum(-1) for group in groups], -1)
     whole_s = np.stack([q[:, group].sum(-1) for group in groups], -1)
-    scale = whole_t.sum() / len(groups) / whole_t.sum(0)  # s_G
+    scale = whole_t.sum() / len(groups) / whole_t.sum(0) if rebalance else 1.0  # s_G
     balanced = scale * whole_t
     balanced /= balanced.sum(-1, keepdims=True)
     total = 0.0
     for i in range(len(p)):
-        within = sum(divergence(p[i, g] / p[i, g].sum(), q[i, g] / q[i, g].sum()) for g in groups)
+        within = sum(
+            (1 if equal_groups else p[i, g].sum()) * divergence(p[i, g] / p[i, g].sum(), q[i, g] / q[i, g].sum())
+            for g in groups
+        )
         total += alpha * divergence(balanced[i], whole_s[i]) + beta * within
     return temperature**2 * total / len(p)
+
+
+def adjusted(z, target, counts, tau=1.0):
+    """Cross-entropy of n_k^tau e^(z_k) / sum_j n_j^tau e^(z_j) against target probabilities."""
+    weighted = np.asarray(counts) ** tau * np.exp(z)
+    return -(target * np.log(weighted / weighted.sum(-1, keepdims=True))).sum(-1).mean()
 
 
 def alpha_beta(p, q, a, b):

@@ -24,14 +24,17 @@ from kdsim.losses import (
     PRESETS,
     TTM,
     WTTM,
+    BalancedSoftmax,
     BayesianKD,
     Brier,
     CrossEntropy,
     DistillationLoss,
     LabelCrossEntropy,
+    LogitAdjustment,
     LogitMSE,
     OutputMSE,
     SoftmaxLoss,
+    Switched,
     average_posterior,
     kd,
     preset,
@@ -238,10 +241,13 @@ REFUSED = {
     TTM: {"gamma": NOT_POSITIVE},
     WTTM: {"gamma": NOT_POSITIVE},
     LTKD: {"alpha": NOT_A_WEIGHT, "beta": NOT_A_WEIGHT, "class_counts": (7, [3, 2, 1], (3, 2, 0.5), (2, -1, 3), (1, 1)),
-           "shares": ((0.5, 0.4), (1.5, -0.5), [0.5, 0.5])},
+           "shares": ((0.5, 0.4), (1.5, -0.5), [0.5, 0.5]), "rebalance": (1, "no"), "equal_groups": (0, None)},
     ABKD: {"alpha": (*NOT_A_WEIGHT, 1e-4), "beta": (*NOT_A_WEIGHT, 1e-4)},
     Brier: {"label_weight": NOT_A_WEIGHT},
     OutputMSE: {"teacher_weight": NOT_A_WEIGHT},
+    BalancedSoftmax: {"label_weight": NOT_A_WEIGHT, "class_counts": (7, [3, 2], (3, 0), (3, math.nan))},
+    LogitAdjustment: {"tau": NOT_A_WEIGHT},
+    Switched: {"first": (None, "kd", KD), "second": (1.0,), "at_epoch": NOT_POSITIVE},
 }  # fmt: skip
 
 
@@ -290,6 +296,43 @@ def test_overrides_from_text():
     )
     with pytest.raises(ConfigError, match="posterior_order"):
         config.override(KD(), {"posterior_order": "average"}, {})
+
+
+def test_a_switched_loss_is_set_from_text():
+    kinds = {DistillationLoss: config.by_name(DISTILLATION_LOSSES)}
+    settings = {"first": "kd", "first.temperature": "2", "second": "label-cross-entropy", "at_epoch": "3"}
+    assert config.override(Switched(), settings, kinds) == Switched(KD(temperature=2.0), LabelCrossEntropy(), 3.0)
+
+
+# Class counts and switches ----------------------------------------------------------------
+
+
+def test_shares_of_the_training_data_stand_in_for_missing_counts():
+    shares = (0.5, 0.2, 0.1, 0.1, 0.1)
+    student, teacher, labels = random_case(50)
+    for loss in (BalancedSoftmax(0.5, 0.5), LogitAdjustment(tau=2.0)):
+        told = loss.for_class_shares(shares)
+        assert told == dataclasses.replace(loss, class_counts=shares)
+        assert told.for_class_shares((1.0, 2.0)) is told  # its own go first
+        thousand = dataclasses.replace(loss, class_counts=tuple(1000 * share for share in shares))
+        torch.testing.assert_close(told(student, teacher, labels, 1), thousand(student, teacher, labels, 1))
+        with pytest.raises(ConfigError, match=r"class_counts = '0 numbers' .* 5, one for each class"):
+            loss(student, teacher, labels, 1)
+    assert KD().for_class_shares(shares) == KD()
+    both = Switched(BalancedSoftmax(), LogitAdjustment()).for_class_shares(shares)
+    assert (both.first.class_counts, both.second.class_counts) == (shares, shares)
+
+
+def test_a_loss_changes_at_its_epoch_both_ways():
+    student, teacher, labels = random_case(51)
+    alone, taught = LabelCrossEntropy(), KD()
+    for first, second in ((alone, taught), (taught, alone)):
+        loss = Switched(first, second, at_epoch=3.0)
+        for epoch, active in ((1, first), (2.999, first), (3.0, second), (9, second)):
+            assert loss(student, teacher, labels, epoch) == active(student, teacher, labels, epoch)
+        for missing in ((None, labels), (teacher, None)):  # asked for in the first epoch, whichever loss it has
+            with pytest.raises(ConfigError, match="= None is not allowed"):
+                loss(student, *missing, 1)
 
 
 # Presets ----------------------------------------------------------------------------------

@@ -8,10 +8,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_cases import LOSSES, SEEDS, TEMPERATURES, WEIGHTS, cases, label_of, random_case
+from loss_cases import COUNTS, LOSSES, SEEDS, TEMPERATURES, WEIGHTS, cases, label_of, random_case
 
 from kdsim import losses
-from kdsim.losses import ABKD, DIST, DKD, KD, LTKD, TTM, WTTM, BayesianKD, Brier, LogitMSE, OutputMSE
+from kdsim.losses import (
+    ABKD,
+    DIST,
+    DKD,
+    KD,
+    LTKD,
+    TTM,
+    WTTM,
+    BalancedSoftmax,
+    BayesianKD,
+    Brier,
+    LogitAdjustment,
+    LogitMSE,
+    OutputMSE,
+    Switched,
+)
 
 GAMMAS = st.floats(0.05, 2.0)
 EXPONENTS = st.floats(0.1, 2.0) | st.floats(-0.6, -0.1)
@@ -139,6 +154,19 @@ WHOLE = {
     ),
     Brier(1.0, 2.0): lambda z, t, y: naive.brier(z, np.eye(5)[y]) + 2.0 * naive.brier(z, naive.softmax(t)),
     OutputMSE(0.0, 2.0): lambda z, t, y: 2.0 * np.mean((z - naive.softmax(t)) ** 2),
+    LTKD(rebalance=False): lambda z, t, y: (
+        naive.cross_entropy(z, y) + naive.ltkd(z, t, EQUAL_THIRDS, 4.0, 1.0, 1.0, rebalance=False)
+    ),
+    LTKD(alpha=0.7, equal_groups=False): lambda z, t, y: (
+        naive.cross_entropy(z, y) + naive.ltkd(z, t, EQUAL_THIRDS, 4.0, 0.7, 1.0, equal_groups=False)
+    ),
+    BalancedSoftmax(0.3, 0.7, COUNTS): lambda z, t, y: (
+        0.3 * naive.adjusted(z, np.eye(5)[y], COUNTS) + 0.7 * naive.adjusted(z, naive.softmax(t), COUNTS)
+    ),
+    LogitAdjustment(0.0, 2.0, COUNTS, tau=1.5): lambda z, t, y: 2.0 * naive.adjusted(z, naive.softmax(t), COUNTS, 1.5),
+    Switched(LTKD(), KD(0.3, 2.0, 3.0), at_epoch=5.0): lambda z, t, y: (
+        0.3 * naive.cross_entropy(z, y) + 2.0 * naive.kd(z, t, 3.0)
+    ),
 }
 
 

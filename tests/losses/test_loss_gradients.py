@@ -72,6 +72,30 @@ def test_values_at_extreme_logits():
     assert losses.brier(student, torch.softmax(teacher, -1)).item() == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("rows", [slice(4), slice(1), slice(1, 2)], ids=["all", "some-groups", "one-group"])
+def test_ltkd_where_the_teacher_gives_a_group_no_probability(rows):
+    """Groups are (0, 1), (2) and (3, 4): the formula over those that are there, and no gradient from the others."""
+    student, _, labels = random_case(25)
+    votes = torch.tensor([[0.5, 0.5, 0, 0, 0], [1, 0, 0, 0, 0], [0.2] * 5, [0, 0, 0.1, 0.9, 0]], dtype=torch.float64)
+    student, votes = student[rows].requires_grad_(), votes[rows]
+    groups = [[0, 1], [2], [3, 4]]
+    value = losses.LTKD(0.0, temperature=1.0)(student, votes.log(), labels[rows], 1)
+    (gradient,) = torch.autograd.grad(value, student)
+    q = torch.softmax(student, -1)
+    whole = torch.stack([votes[:, group].sum(-1) for group in groups], -1)
+    balanced = torch.where(whole > 0, whole / whole.sum(0), 0.0)
+    balanced = balanced / balanced.sum(-1, keepdim=True)
+    divergence = lambda p, q: (torch.xlogy(p, p) - p * q.log()).sum()  # noqa: E731
+    expected = torch.zeros(len(votes), dtype=torch.float64)
+    for i in range(len(votes)):
+        expected[i] += divergence(balanced[i], torch.stack([q[i, group].sum() for group in groups]))
+        for number, group in enumerate(groups):
+            if whole[i, number] > 0:
+                expected[i] += divergence(votes[i, group] / whole[i, number], q[i, group] / q[i, group].sum())
+    torch.testing.assert_close(value, expected.mean())
+    torch.testing.assert_close(gradient, *torch.autograd.grad(expected.mean(), student))
+
+
 @pytest.mark.parametrize("loss", [losses.KD(), losses.TTM(), losses.ABKD(alpha=1.0, beta=0.0)], ids=label_of)
 def test_a_teacher_may_exclude_classes(loss):
     """Votes of a few people have zeros, log-probabilities of -inf: the same as probabilities too small to count."""

@@ -12,7 +12,19 @@ from loss_cases import CLASSES, LOSSES, TEMPERATURES, WEIGHTS, cases, label_of, 
 
 from kdsim import losses
 from kdsim.config import ConfigError
-from kdsim.losses import ABKD, DIST, DKD, KD, TTM, BayesianKD, LogitMSE, alpha_beta_divergence
+from kdsim.losses import (
+    ABKD,
+    DIST,
+    DKD,
+    KD,
+    LTKD,
+    TTM,
+    BalancedSoftmax,
+    BayesianKD,
+    LogitAdjustment,
+    LogitMSE,
+    alpha_beta_divergence,
+)
 from kdsim.losses.dkd import decoupled
 from kdsim.losses.ltkd import grouped, rebalanced
 from kdsim.losses.terms import kl, tempered
@@ -66,6 +78,67 @@ def test_ltkd_parts_are_switched_by_their_weights(case, temperature, alpha, beta
 
     close(value(alpha, beta), alpha * value(1.0, 0.0) + beta * value(0.0, 1.0))
     assert value(0.0, 0.0) == 0
+
+
+@given(cases(), TEMPERATURES)
+def test_ltkd_without_its_corrections_is_kd(case, temperature):
+    """T^2 KL(p_T, q_T) exactly; each correction alone changes it, and both are what the published loss has."""
+    student, teacher, labels = case
+    plain = LTKD(0.0, temperature=temperature, rebalance=False, equal_groups=False)
+    whole = temperature**2 * kl(tempered(teacher, temperature), tempered(student, temperature)).mean(-1)
+    close(plain(student, teacher, labels, 1), whole, rtol=1e-10, atol=1e-10)
+    same = KD(0.0, 1.0, temperature)
+    close(plain(student, teacher, labels, 1), same(student, teacher, labels, 1), rtol=1e-10, atol=1e-10)
+
+
+def test_each_correction_of_ltkd_is_seen():
+    student, teacher, labels = random_case(52)
+    values = [
+        LTKD(0.0, rebalance=first, equal_groups=second)(student, teacher, labels, 1).item()
+        for first in (True, False)
+        for second in (True, False)
+    ]
+    assert min(abs(a - b) for i, a in enumerate(values) for b in values[:i]) > 1e-3
+
+
+def test_rebalancing_a_whole_population_is_a_prior_shift_between_groups():
+    """At T = 1 and over all of a population, P' is the BCP of the groups under equal group priors: Bayes' rule.
+
+    A batch stands for the population up to its size.
+    """
+    generator = torch.Generator().manual_seed(53)
+    p = torch.softmax(2 * torch.randn(400, CLASSES, dtype=torch.float64, generator=generator), -1)
+    whole, _ = grouped(p.log(), losses.class_groups(range(CLASSES)))
+    prior = whole.exp().mean(0)
+    expected = whole.exp() / prior
+    close(rebalanced(whole).exp(), expected / expected.sum(-1, keepdim=True))
+
+
+@given(cases(2), st.floats(0.0, 3.0))
+def test_logit_adjustment_moves_the_logits_alone(case, tau):
+    """tau = 1 is balanced softmax, 0 the cross-entropy; equal counts change nothing at any tau."""
+    student, teacher, labels = case
+    classes = student.shape[-1]
+    counts = tuple(float(1 + (3 * k) % 7) for k in range(classes))
+    at = lambda tau, counts=counts: LogitAdjustment(0.4, 0.6, counts, tau=tau)(student, teacher, labels, 1)  # noqa: E731
+    close(at(1.0), BalancedSoftmax(0.4, 0.6, counts)(student, teacher, labels, 1))
+    plain = 0.4 * losses.label_cross_entropy(student, labels) + 0.6 * losses.CrossEntropy()(student, teacher, None, 1)
+    close(at(0.0), plain)
+    close(at(tau, (3.0,) * classes), plain)
+
+
+@given(cases(2), st.floats(0.0, 3.0))
+def test_the_minimiser_of_an_adjusted_loss_is_the_bcp_under_another_prior(case, tau):
+    """Fitted to p under the prior pi, softmax(z) is p pi^(-tau), normalised: Bayes' rule to the prior pi^(1 - tau)."""
+    _, teacher, _ = case
+    p = torch.softmax(teacher, -1)
+    counts = tuple(float(1 + (3 * k) % 7) for k in range(p.shape[-1]))
+    best = p / torch.tensor(counts, dtype=torch.float64) ** tau
+    student = best.log().requires_grad_()
+    value = LogitAdjustment(0.0, 1.0, counts, tau=tau)(student, teacher, None, 1)
+    (gradient,) = torch.autograd.grad(value, student)
+    assert gradient.abs().max() < 1e-12
+    close(value, -(p * p.log()).sum(-1).mean())  # the entropy of p: no student does better
 
 
 def test_class_groups():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdsim.config import ConfigError
-from kdsim.networks import NETWORKS, Network, build
+from kdsim.networks import NETWORKS, POINT_NETWORKS, DenseNetwork, Network, build, flops, parameter_count
 
 FEATURES = {
     "resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet8": 64, "resnet20": 64, "resnet56": 64,
@@ -168,3 +168,50 @@ def test_the_smallest_network_learns_one_batch_by_heart() -> None:
     assert losses[0] > 1.5  # about log 10 for labels that the network cannot know
     assert losses[-1] < 0.05
     assert torch.equal(network(x).argmax(1), y)
+
+
+# Networks of points -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "features", "parameters", "products"), [
+    ("linear", 6, 7 * 5, 6 * 5),
+    ("mlp", 128, 7 * 128 + 129 * 128 + 129 * 5, 6 * 128 + 128 * 128 + 128 * 5),
+])  # fmt: skip
+def test_a_network_of_points(name: str, features: int, parameters: int, products: int) -> None:
+    """Shapes, head and features, size and cost, and one Linear after another against the formula."""
+    network, x = seeded(name, classes=5, channels=6), images(9, 6)
+    phi, logits = network.features(x), network(x)
+    assert isinstance(network, DenseNetwork) and phi.shape == (9, features) and logits.shape == (9, 5)
+    assert parameter_count(network) == parameters and flops(network, (6,)) == products
+    expected = x
+    for layer in [layer for layer in network.body if isinstance(layer, nn.Linear)]:
+        expected = (expected @ layer.weight.T + layer.bias).relu()
+    torch.testing.assert_close(phi, expected)
+    torch.testing.assert_close(logits, expected @ network.head.weight.T + network.head.bias)
+
+
+@pytest.mark.parametrize("name", POINT_NETWORKS)
+def test_first_weights_of_a_network_of_points_are_those_of_torch(name: str) -> None:
+    """Uniform within +-1/sqrt(inputs), weights and biases: bounds, and the variance (bound^2 / 3) within |z| < 5."""
+    network = seeded(name, classes=400, channels=50)
+    for layer in [module for module in network.modules() if isinstance(module, nn.Linear)]:
+        bound = layer.in_features**-0.5
+        for values in (layer.weight.detach().flatten(), layer.bias.detach()):
+            assert values.abs().max() <= bound and values.abs().max() > 0.9 * bound
+            z = (values.square().mean() - bound**2 / 3) / (bound**2 * (4 / 45 / values.numel()) ** 0.5)
+            assert abs(z) < 5
+    assert not torch.equal(network.head.weight, seeded(name, classes=400, channels=50, seed=1).head.weight)
+
+
+def test_images_and_points_are_not_taken_for_each_other() -> None:
+    for x in (images(2, 3, 8, 8), images(2, 7), images(6)):
+        with pytest.raises(ConfigError, match=r"shape of x = .* is not allowed: must be \(b, 6\)"):
+            seeded("mlp", channels=6)(x)
+    with pytest.raises(ConfigError, match=r"shape of x = \(2, 3\) is not allowed: must be \(b, 3, h, w\)"):
+        seeded("resnet8")(images(2, 3))
+    with pytest.raises(ConfigError, match=r"unknown network 'lineal' \(nearest: linear"):
+        build("lineal", 10)
+    for arguments in ((1, 6), (3, 0)):
+        with pytest.raises(ConfigError, match=r"must be an integer >="):
+            build("linear", *arguments)
+    assert not set(POINT_NETWORKS) & set(NETWORKS)

@@ -124,7 +124,8 @@ class TestContract:
 
 
 def test_names_are_distinct_and_documented():
-    assert sorted(p.name for p in PROBLEMS) == ["digits", "gaussian-mixture", "simplex-linear", "softmax-linear"]
+    names = ["digits", "gaussian-mixture", "long-tail", "simplex-linear", "softmax-linear"]
+    assert sorted(p.name for p in PROBLEMS) == names
     for problem in PROBLEMS:
         for field in (f.name for f in dataclasses.fields(problem)):
             assert f"{field}:" in problem.__doc__, (problem.name, field)
