@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kdsim import __version__, cli_gallery, cli_output, cli_training
+from kdsim import __version__, cli_claims, cli_gallery, cli_output, cli_training
 from kdsim.cli_data import data
 from kdsim.cli_run import (
     FORMATS,
@@ -266,6 +266,10 @@ cli_gallery.register(app)
 # Trainings of networks --------------------------------------------------------------------------
 
 cli_training.register(app)
+
+# The ledger of claims ---------------------------------------------------------------------------
+
+cli_claims.register(app)
 
 
 # Problems and supervisions ----------------------------------------------------------------------

@@ -32,8 +32,12 @@ ALLOWED: dict[str, set[str]] = {
     "measure": BASE | CONTENT | {"engines", "training"},
     "study": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure"},
     "studies": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "study"},
+    "claims": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "study", "studies"},
     "figures": set(),
-    "cli": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "study", "studies", "figures"},
+    "cli": BASE
+    | CONTENT
+    | TRAINED
+    | {"theory", "trainer", "teachers", "measure", "study", "studies", "claims", "figures"},
 }
 
 

@@ -1,0 +1,152 @@
+"""The command `kdsim verify-claims`: runs the studies of the ledger of claims, judges, and writes the report."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdsim import __version__, cli_output
+from kdsim.cli_run import DataDir, Json, Out, Stopped, use_data
+from kdsim.config import ConfigError, choose, error_line
+
+if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
+    from kdsim.claims.base import Claim
+    from kdsim.claims.ledger import Finding, Ran
+    from kdsim.study.base import Study
+    from kdsim.study.runner import RunResult
+
+FOLDER = "claims"
+"""Of the report, in the results folder."""
+DPI = 110
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="NAME", help="this claim alone; may be repeated, or names with commas between"),
+]
+
+
+def verify_claims(
+    only: Only = None,
+    out: Out = "results",
+    quick: Annotated[bool, typer.Option("--quick", help="smaller studies: minutes instead of hours")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> int:
+    """Judge what the papers claim, claim by claim, from simulations and trainings; what is stored is not run again.
+
+    The ledger says of each claim whether it holds, holds under conditions, or does not hold here, by a rule that was
+    fixed beforehand (docs/claims.md), with effect, 95 % interval, replicas and cost. It is written to
+    DIR/claims/claims.md, claims.json and claims.html, figures included.
+
+    \b
+    Examples:
+      kdsim verify-claims --quick
+      kdsim verify-claims --quick --only double-step-special --only p2
+      kdsim verify-claims --data-dir my/data --json
+    """
+    use_data(data_dir)
+    from kdsim.claims import CLAIMS, NOT_COVERED, html, ledger, report
+    from kdsim.study.store import Store, json_text, temporary_beside
+
+    chosen = _chosen(only, CLAIMS)
+    Store(out).prepare()
+    studies = len(list(ledger.studies_of(chosen, quick)))
+    ran = ledger.collect(chosen, quick, out, _Runner(out, studies))
+    findings = ledger.judge(chosen, quick, ran)
+    stamp = {
+        "kdsim": __version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "size": "quick" if quick else "full",
+    }
+    content = report.content(findings, NOT_COVERED, stamp)
+    texts = {
+        "claims.md": report.markdown(findings, NOT_COVERED, stamp),
+        "claims.json": json_text(content),
+        "claims.html": html.page(findings, NOT_COVERED, stamp, _figures(ran)),
+    }
+    folder = Path(out) / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            with temporary_beside(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+                temporary.replace(folder / name)
+    except OSError as error:
+        raise ConfigError(f"report folder {str(folder)!r} cannot be written: {error}") from None
+    if as_json:
+        cli_output.print_json(content)
+    else:
+        _print(findings, [folder / name for name in texts])
+    failed = [finding for finding in findings if finding.failed]
+    for finding in failed:
+        cli_output.error(f"{finding.claim.name}: {finding.reason}")
+    return 1 if failed else 0
+
+
+def _chosen(only: Sequence[str] | None, claims: Sequence[Claim]) -> list[Claim]:
+    """The claims of these names, in the order of the ledger; all without names."""
+    names = [name.strip() for text in only or () for name in text.split(",")]
+    known = {claim.name: claim for claim in claims}
+    for name in names:
+        choose("claim", name, known)
+    return [claim for claim in claims if not names or claim.name in names]
+
+
+class _Runner:
+    """Runs the studies of the ledger one after the other, with progress on standard error."""
+
+    def __init__(self, out: str, count: int) -> None:
+        self.out, self.count, self.number = out, count, 0
+
+    def __call__(self, study: Study) -> RunResult:
+        from kdsim.study import runner
+
+        self.number += 1
+        cli_output.note(f"study {self.number} of {self.count}: {study.name}")
+        try:
+            with cli_output.compilation_note(), cli_output.progress_report() as progress:
+                return runner.run(study, self.out, progress=progress)
+        except runner.Interrupted as interruption:
+            raise Stopped(str(interruption)) from None
+
+
+def _figures(ran: Mapping[str, Ran]) -> dict[str, bytes]:
+    """PNG of each study that has a figure and results, by its settings digest. A figure that fails is left out."""
+    pictures = {}
+    for digest, each in ran.items():
+        draw = cli_output.figure_function(getattr(type(each.study), "figure", None))
+        if draw is None or each.results is None:
+            continue
+        buffer = io.BytesIO()
+        try:
+            draw(each.results).savefig(buffer, format="png", dpi=DPI)
+        except Exception as failure:
+            cli_output.note(f"warning: no figure of {each.study.name}, {error_line(failure)}")
+            continue
+        pictures[digest] = buffer.getvalue()
+    return pictures
+
+
+def _print(findings: Sequence[Finding], files: Sequence[Path]) -> None:
+    from kdsim.claims import report
+
+    cli_output.print_table(report.summary_table(findings))
+    print()
+    width = cli_output.console().width
+    for line in report.reasons(findings):
+        indent = len(line) - len(line.lstrip())
+        print(textwrap.fill(line, width, subsequent_indent=" " * (indent + 2), break_on_hyphens=False))
+    print()
+    for file in files:
+        print(f"report   {file}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify-claims", short_help="The papers' claims, judged one by one.")(verify_claims)
