@@ -27,11 +27,15 @@ DPI = 110
 
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="NAME", help="this claim alone; may be repeated, or names with commas between"),
+    typer.Option("--only", metavar="NAME", help="this claim alone; more names may follow, with or without --only"),
 ]
 
 
 def verify_claims(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="these claims alone, as with --only", show_default=False),
+    ] = None,
     only: Only = None,
     out: Out = "results",
     quick: Annotated[bool, typer.Option("--quick", help="smaller studies: minutes instead of hours")] = False,
@@ -47,14 +51,14 @@ def verify_claims(
     \b
     Examples:
       kdsim verify-claims --quick
-      kdsim verify-claims --quick --only double-step-special --only p2
+      kdsim verify-claims --quick --only double-step-special p2
       kdsim verify-claims --data-dir my/data --json
     """
     use_data(data_dir)
     from kdsim.claims import CLAIMS, NOT_COVERED, html, ledger, report
     from kdsim.study.store import Store, json_text, temporary_beside
 
-    chosen = _chosen(only, CLAIMS)
+    chosen = _chosen([*(only or ()), *(names or ())], CLAIMS)
     Store(out).prepare()
     studies = len(list(ledger.studies_of(chosen, quick)))
     ran = ledger.collect(chosen, quick, out, _Runner(out, studies))
@@ -89,9 +93,9 @@ def verify_claims(
     return 1 if failed else 0
 
 
-def _chosen(only: Sequence[str] | None, claims: Sequence[Claim]) -> list[Claim]:
+def _chosen(texts: Sequence[str], claims: Sequence[Claim]) -> list[Claim]:
     """The claims of these names, in the order of the ledger; all without names."""
-    names = [name.strip() for text in only or () for name in text.split(",")]
+    names = [name.strip() for text in texts for name in text.split(",")]
     known = {claim.name: claim for claim in claims}
     for name in names:
         choose("claim", name, known)

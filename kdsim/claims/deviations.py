@@ -15,6 +15,10 @@ from kdsim.studies.deviations import Deviations
 from kdsim.study.base import Study
 from kdsim.study.store import StudyResults
 
+LEAST = 0.01
+"""Smallest exaggeration that counts: of a slope over one, and of a logit. Without it a student that has become its
+teacher to four digits shows one, or refutes it, by a few parts in 10,000."""
+
 
 def _paths(quick: bool) -> tuple[Study, ...]:
     return (Deviations(parts=("paths",)),)
@@ -55,8 +59,8 @@ def _slopes(found: Sequence[StudyResults]) -> list[Part]:
     parts = []
     for name, row in _taught(found[0]):
         slope, upper = (by_replica(found[0], row["cell"], f"deviation_{key}") for key in ("slope", "slope_upper"))
-        part = from_values(name, "slope of the student's logit on the teacher's", slope, above=1.0)
-        other = from_values(name, "slope of the inverse regression", upper, above=1.0)
+        part = from_values(name, "slope of the student's logit on the teacher's", slope, above=1 + LEAST)
+        other = from_values(name, "slope of the inverse regression", upper, above=1 + LEAST)
         parts.append(replace(part, p_against=other.p_against) if part.by_chance and other.by_chance else part)
     return parts
 
@@ -66,7 +70,7 @@ def _hard_points(found: Sequence[StudyResults]) -> list[Part]:
     parts = []
     for name, row in _taught(found[0]):
         lowest = by_replica(found[0], row["cell"], "deviation_q1")
-        part = from_values(name, "logit of student less teacher in the hardest tenth", lowest, below=0.0)
+        part = from_values(name, "logit of student less teacher in the hardest tenth", lowest, below=-LEAST)
         parts.append(replace(part, p_against=1.0) if part.by_chance else part)
     return parts
 
@@ -111,8 +115,9 @@ CLAIMS = (
         ),
         statistic="slope of least squares on test points, of each replica",
         rule=(
-            "Shown above 1, although whatever the student does not take over biases it below; refuted only where the "
-            "slope of the inverse regression, biased the other way, is below 1. One part for each network and teacher."
+            f"Shown above {1 + LEAST:g}, although whatever the student does not take over biases it below one; refuted "
+            f"only where the slope of the inverse regression, biased the other way, is below {1 + LEAST:g}. One part "
+            "for each network and teacher."
         ),
         studies=_students,
         parts=_slopes,
@@ -126,8 +131,8 @@ CLAIMS = (
         ),
         statistic="mean difference of the logits in the tenth of the test points of which the teacher is least sure",
         rule=(
-            "Shown below 0; a positive difference refutes nothing, as regression to the mean raises the lowest tenth. "
-            "One part for each network and teacher."
+            f"Shown below -{LEAST:g}; a larger difference refutes nothing, as regression to the mean raises the lowest "
+            "tenth. One part for each network and teacher."
         ),
         studies=_students,
         parts=_hard_points,

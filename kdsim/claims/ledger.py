@@ -97,7 +97,7 @@ def collect(claims: Sequence[Claim], quick: bool, out: str, run: Callable[[Study
             found[digest] = Ran(study, digest, None, tuple(result.failures), result.user_error)
             continue
         cells = _cells(study)
-        infos = [store.read_cell(cell).info for cell in cells]
+        infos = [store.read_cell(cell).info for cell in cells if store.has_cell(cell)]
         versions = {json.dumps(info["versions"], sort_keys=True): info["versions"] for info in infos}
         found[digest] = Ran(
             study,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import special
 from torch import Tensor
 
 from kdsim.claims.base import Claim
 from kdsim.claims.convex import NOISY, noise_sweep
-from kdsim.claims.verdicts import Part, from_estimate, from_values
-from kdsim.measure.floors import CONFIDENCE
+from kdsim.claims.verdicts import Part, from_estimate, from_values, standard_error
 from kdsim.studies import FrozenLabels
 from kdsim.study.base import Study
 from kdsim.study.store import StudyResults
@@ -26,8 +24,10 @@ CONSTANT = (0.9, 1.1)
 
 
 def by_replica(results: StudyResults, cell: str, column: str) -> Tensor:
-    """A column of a cell's replicas in their order, (R,) float64."""
+    """A column of a cell's replicas in their order, (R,) float64; NaN, which decides nothing, if there is none."""
     own = results.replicas[results.replicas["cell"] == cell].sort_values("replica")
+    if column not in own:
+        return torch.full((len(own),), math.nan, dtype=torch.float64)
     return torch.tensor(own[column].to_numpy(dtype=float))
 
 
@@ -65,9 +65,9 @@ def _families(results: StudyResults) -> dict[str, list[dict[str, Any]]]:
 def _proportional(found: Sequence[StudyResults]) -> list[Part]:
     results, parts = found[0], []
     families = _families(results)
-    for metric, name in (("floor", "floor"), ("fluctuation", "fluctuation")):
+    for name in ("floor", "fluctuation"):
         for family, rows in families.items():
-            values = torch.stack([by_replica(results, row["cell"], metric) for row in rows])
+            values = torch.stack([by_replica(results, row["cell"], name) for row in rows])
             slope, se = exponent(torch.tensor([row["nu"] for row in rows], dtype=torch.float64), values)
             parts.append(
                 from_estimate(
@@ -124,11 +124,12 @@ def _differences(results: StudyResults, metric: str, name: str, more: str, less:
             values = by_replica(results, first["cell"], metric) - by_replica(results, second["cell"], metric)
             parts.append(from_values(f"{name}, N = {size:,}, {more} - {less}", f"difference in {name}", values, **end))
         else:  # unpaired: rows have intervals, replicas no such column
-            se = np.hypot(_se(first, metric), _se(second, metric))
+            ends = [(row[metric], row[f"{metric}_high"], row["replicas"]) for row in (first, second)]
+            se = math.hypot(*(standard_error(*each) for each in ends))
             parts.append(
                 from_estimate(
                     f"{name}, N = {size:,}, {more} - {less}", f"difference in {name}", first[metric] - second[metric],
-                    float(se), first["replicas"], **end,
+                    se, first["replicas"], **end,
                 )
             )  # fmt: skip
     return parts
@@ -140,16 +141,11 @@ def _kept(results: StudyResults, row: dict[str, Any]) -> bool:
     return row["nu"] == levels[len(levels) // 2]
 
 
-def _se(row: dict[str, Any], metric: str) -> float:
-    return (row[f"{metric}_high"] - row[metric]) / float(special.stdtrit(row["replicas"] - 1, (1 + CONFIDENCE) / 2))
-
-
 def _generalisation(found: Sequence[StudyResults]) -> list[Part]:
-    parts = []
-    for metric, name in (("generalisation_gap", "gap"),):
-        parts += _differences(found[0], metric, name, "one-hot", "dirichlet", 1.0)
-        parts += _differences(found[0], metric, name, "dirichlet", "exact", 1.0)
-    return parts
+    return [
+        *_differences(found[0], "generalisation_gap", "gap", "one-hot", "dirichlet", 1.0),
+        *_differences(found[0], "generalisation_gap", "gap", "dirichlet", "exact", 1.0),
+    ]
 
 
 def _accuracy(found: Sequence[StudyResults]) -> list[Part]:

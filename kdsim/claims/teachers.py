@@ -99,10 +99,10 @@ def advantage(results: StudyResults, kind: str, metric: str, size: int, temperat
 
 
 def _found(results: StudyResults, metric: str) -> bool:
-    """Whether the study's students all have the metric: without a known BCP there is no divergence from it."""
+    """Whether the study's students have the metric: without a known BCP there is no divergence from it."""
     rows = [row for kind in (*BAYESIAN, "deterministic") for row in _students(results, kind)]
     cells = results.replicas["cell"].isin([row["cell"] for row in rows])
-    return metric in results.replicas and not results.replicas.loc[cells, metric].isna().any()
+    return metric in results.replicas and not results.replicas.loc[cells, metric].isna().all()
 
 
 def _part(condition: str, metric: str, values: Any, sign: float | None = None) -> Part:
@@ -162,7 +162,7 @@ def _at_temperatures(found: Sequence[StudyResults]) -> list[Part]:
 
 _PAIRED = (
     "paired by replica: the student of a Bayesian teacher (Laplace's method on the last layer; IVON, variational, "
-    "on images at its published settings) less that of the deterministic teacher of the same data, under bayesian-kd"
+    "on images with the noise of its published settings) less that of the deterministic teacher of the same data, under bayesian-kd"
 )
 _POINTS = "perceptrons on points of a Gaussian mixture (point-teachers)"
 _SIGN = (

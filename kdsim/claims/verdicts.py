@@ -137,8 +137,13 @@ def from_interval(
     below: float = math.inf,
 ) -> Part:
     """A part from a stored mean and the upper end of its 95 % t-interval over replicas, both over `scale`."""
-    se = (high - mean) / float(special.stdtrit(replicas - 1, (1 + CONFIDENCE) / 2))
+    se = standard_error(mean, high, replicas)
     return from_estimate(condition, quantity, mean / scale, se / scale, replicas, above=above, below=below)
+
+
+def standard_error(mean: float, high: float, replicas: int) -> float:
+    """That of a mean with this upper end of its 95 % t-interval."""
+    return (high - mean) / float(special.stdtrit(replicas - 1, (1 + CONFIDENCE) / 2))
 
 
 def without_chance(

@@ -38,8 +38,9 @@ CELLS, PARTIAL, TEACHERS = "cells", "partial", "teachers"
 CELL_FILE, CURVES_FILE, REPLICAS_FILE = "cell.json", "curves.parquet", "replicas.parquet"
 SPECTRUM_FILE, WEIGHTS_FILE = "spectrum.parquet", "weights-{:03d}.pt"
 STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
-RESERVED_NAMES = (CELLS, PARTIAL, TEACHERS)
-"""Folders of a results folder that are no study."""
+OWN_FOLDERS = (CELLS, PARTIAL, TEACHERS)
+RESERVED_NAMES = (*OWN_FOLDERS, "claims")
+"""Folders of a results folder that are no study; the last is the ledger's."""
 
 _CELL_KEYS = {"cell": dict, "summary": dict, "prediction": dict, "measurement": dict}
 _STUDY_KEYS = {"study": str, "digest": str, "settings": dict, "cells": list, "figure": (dict, type(None)), "date": str}
@@ -120,7 +121,7 @@ class Store:
         Raises:
             ConfigError: the folder cannot be written.
         """
-        for name in RESERVED_NAMES:
+        for name in OWN_FOLDERS:
             folder = self.root / name
             try:
                 folder.mkdir(parents=True, exist_ok=True)

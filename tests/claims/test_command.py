@@ -75,7 +75,7 @@ def test_writes_its_report_and_reuses_what_is_stored(
     assert "## t1-one-hot: holds" in (folder / "claims.md").read_text()
 
     cells = {cell: cell.stat().st_mtime_ns for cell in Path("results/cells").iterdir()}
-    assert main(["verify-claims", "--quick", "--json", "--only", "p2,t1-one-hot"]) == 0
+    assert main(["verify-claims", "--quick", "--json", "--only", "p2", "t1-one-hot"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in again["claims"]] == ["p2", "t1-one-hot"]
     assert again["claims"][1]["effect"] == written["claims"][2]["effect"]

@@ -280,6 +280,7 @@ def test_eigen_bias() -> None:
         (1.2, 1.4, -0.3, [SHOWN, SHOWN]),
         (0.8, 1.2, -0.3, [OPEN, SHOWN]),  # a slope below one alone shows nothing
         (0.6, 0.8, 0.3, [REFUTED, OPEN]),  # nor does a positive difference of hard points
+        (1.0001, 1.0002, -3e-5, [REFUTED, OPEN]),  # less than a hundredth is none
     ],
 )
 def test_confidence(slope: float, upper: float, lowest: float, expected: list[str]) -> None:
@@ -290,8 +291,8 @@ def test_confidence(slope: float, upper: float, lowest: float, expected: list[st
     alone = {"cell": "a", "kind": "training", "teacher_cell": None}
     replicas = {
         "s": {
-            "deviation_slope": spread(slope),
-            "deviation_slope_upper": spread(upper, seed=1),
+            "deviation_slope": spread(slope, 1e-4),
+            "deviation_slope_upper": spread(upper, 1e-4, seed=1),
             "deviation_q1": spread(lowest, seed=2),
         }
     }
@@ -384,3 +385,18 @@ def test_every_claim_is_judged_here() -> None:
         text = file.read()
     assert [name for name in CLAIM if f'"{name}"' not in text] == []
     assert by_name(CLAIMS).keys() == CLAIM.keys()
+
+
+def test_students_that_diverged_decide_nothing() -> None:
+    """Neither for nor against, and not left out silently."""
+    points, images = taught({(200, 1.0): BETTER}), taught({(900, 1.0): BETTER}, "teacher-kinds")
+    points.replicas.loc[points.replicas["cell"] == "laplace 200 1.0", "test_accuracy"] = np.nan
+    found, parts = judged("bayesian-teachers", points, images)
+    assert found == CONDITIONS
+    (lost,) = (each for name, each in parts.items() if name.startswith("points, laplace: accuracy"))
+    assert lost.decision == OPEN
+    assert "no number" in lost.part.condition
+    del points.replicas["noise_accuracy"]
+    assert (
+        "points, variational: convergence noise of the accuracy" not in judged("bayesian-teachers", points, images)[1]
+    )
