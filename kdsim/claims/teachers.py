@@ -162,7 +162,7 @@ def _at_temperatures(found: Sequence[StudyResults]) -> list[Part]:
 
 _PAIRED = (
     "paired by replica: the student of a Bayesian teacher (Laplace's method on the last layer; IVON, variational, "
-    "on images with the noise of its published settings) less that of the deterministic teacher of the same data, under "
+    "on images with the noise of its published settings) less that of the deterministic one on the same data, under "
     "bayesian-kd"
 )
 _POINTS = "perceptrons on points of a Gaussian mixture (point-teachers)"
