@@ -325,7 +325,7 @@ def _probe(training: Training) -> float:
     task, workers = _task(trainer), torch.get_num_threads()
     together = fits(task)  # all replicas are one program
     side_by_side = min(workers, training.replicas) if trainer.device == "cpu" and not together else 1
-    if side_by_side > 1:
+    if side_by_side > 1 or (together and trainer.device == "cpu"):
         torch.set_num_threads(1)
     try:
         walk = Crowd(task, training.replicas) if together else Walk(task, 0)

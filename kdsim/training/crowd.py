@@ -9,7 +9,8 @@ replica that diverges is left where it did, and the others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,37 @@ def run_crowd(
     """Train all replicas, with one checkpoint for all; None if told to stop. Arguments as `Replicas` has them."""
     checkpoints = Checkpoints(folder, training, provenance)
     found = checkpoints.read(ALL)
+    with one_thread(task.device):
+        return _run(task, count, test, training, checkpoints, found, progress, stop, checkpoint_seconds)
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Within the block torch computes on one thread, on a CPU.
+
+    An operation of a step takes some 20 microseconds. A second thread gains nothing there, and where another process
+    wants its core both wait at every barrier: a hundred times slower was seen.
+    """
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(
+    task: Task,
+    count: int,
+    test: tuple[Population, str],
+    training: str,
+    checkpoints: Checkpoints,
+    found: dict[str, Any] | None,
+    progress: Callable[[int, int], None] | None,
+    stop: Callable[[], bool],
+    checkpoint_seconds: float,
+) -> list[tuple[ReplicaResult, TrainedNetwork]] | None:
     crowd = Crowd(task, count, found and found["walk"])
     report = progress or (lambda done, total: None)
     report(crowd.done, task.steps * count)
