@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,8 +58,8 @@ def figure(results: Any) -> Figure:
             first.set_title(f"{one['data']}, imbalance {one['imbalance']:g}", loc="left")
         shown = rows.iloc[0]
         fig.suptitle(
-            f"Long-tailed training, balanced validation and test; replicas: {_replicas(settings)}; "
-            f"bars: 95 % intervals, bands: mean ± 2 standard errors; seed {shown['seed']}",
+            f"Long-tailed training, balanced validation and test; replicas: {_replicas(settings)}\n"
+            f"bars: 95 % intervals, bands: ± 2 standard errors of the logarithm; seed {shown['seed']}",
             fontsize=7, color="#444444",
         )  # fmt: skip
         fig.legend(handles=_handles(), loc="outside lower center", ncols=5, columnspacing=1.2, handlelength=1.6)
@@ -127,7 +128,8 @@ def _during_training(ax: Axes, setting: pd.DataFrame, curves: pd.DataFrame) -> N
             mean, se = curve[f"bcp_kl_{part}_mean"], curve[f"bcp_kl_{part}_se"]
             color = FOLLOWED[row["loss_name"]]
             ax.plot(epoch, mean, color=color, linestyle=line, linewidth=0.9)
-            ax.fill_between(epoch, mean - 2 * se, mean + 2 * se, color=color, alpha=0.15, linewidth=0)
+            width = np.exp(2 * se / mean)  # to first order, and never below zero
+            ax.fill_between(epoch, mean / width, mean * width, color=color, alpha=0.15, linewidth=0)
     ax.set(xlabel="epoch", ylabel="part of KL, nats", yscale="log")
     style.plain_log(ax.yaxis)
     if taught:
