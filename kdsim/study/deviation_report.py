@@ -115,7 +115,7 @@ def _brief(row: Row, key: str) -> str:
     if value is None or low is None or not value - low > 0:
         return plus_minus(row, key)
     half = value - low
-    if half < SMALLEST:
+    if half < SMALLEST and abs(value) < 100 * SMALLEST:
         return f"{value:.1e} ± {half:.0e}"
     digits = max(0, 1 - math.floor(math.log10(half)))
     return f"{value:.{digits}f} ± {half:.{digits}f}"
