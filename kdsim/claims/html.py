@@ -21,7 +21,8 @@ h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; border-top: 1px solid #ccc; padd
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; margin: .8rem 0; }
 th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e3e3; }
-th { border-bottom: 2px solid #888; } td.number, th.number { text-align: right; white-space: nowrap; }
+th { border-bottom: 2px solid #888; } td.number, th.number { text-align: right; }
+.number, .whole { white-space: nowrap; }
 .verdict { padding: .05rem .45rem; border-radius: .6rem; white-space: nowrap; }
 .holds { background: #d9f0e5; } .conditions { background: #fdf0c8; } .fails { background: #f8dcd0; }
 .untested { background: #e4e4e4; }
@@ -95,7 +96,10 @@ def _summary(findings: Sequence[Finding]) -> str:
 
 def _table(table: Table, rows: Sequence[Sequence[str]]) -> str:
     """A table of cells that are HTML already."""
-    kinds = [' class="number"' if header in table.numeric else "" for header in table.headers]
+    kinds = [
+        ' class="number"' if header in table.numeric else ' class="whole"' if header == "claimed" else ""
+        for header in table.headers
+    ]
     head = "".join(f"<th{kind}>{escape(header)}</th>" for header, kind in zip(table.headers, kinds, strict=True))
     body = "\n".join(
         "<tr>" + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
