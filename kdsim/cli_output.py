@@ -123,7 +123,7 @@ def progress_report() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("", total=None, rate="")
 
         def show(progress: Progress) -> None:
-            bar.update(task, completed=progress.done, total=progress.total, rate=meter.text(progress))
+            bar.update(task, completed=progress.share, total=1.0, rate=meter.text(progress))
 
         yield show
 
@@ -132,18 +132,18 @@ class _Meter:
     """Speed and time left, from the progress made in this process."""
 
     def __init__(self) -> None:
-        self.first: tuple[float, int] | None = None
+        self.first: tuple[float, int, float] | None = None
         self.last_line = time.monotonic()
 
     def text(self, progress: Progress) -> str:
         """Replica-steps per second and time left, once there are two points to go by."""
         now = time.monotonic()
         if self.first is None:
-            self.first = now, progress.done
-        elapsed, done = now - self.first[0], progress.done - self.first[1]
-        if elapsed <= 0 or done <= 0:
+            self.first = now, progress.done, progress.share
+        elapsed, done, share = now - self.first[0], progress.done - self.first[1], progress.share - self.first[2]
+        if elapsed <= 0 or done <= 0 or share <= 0:
             return ""
-        left = (progress.total - progress.done) * elapsed / done
+        left = (1 - progress.share) * elapsed / share
         return f"{done / elapsed:,.0f} replica-steps/s, {duration(left)} left"
 
 
@@ -151,7 +151,7 @@ def _line(meter: _Meter, progress: Progress) -> None:
     text = meter.text(progress)
     if text and time.monotonic() - meter.last_line >= LINE_SECONDS:
         meter.last_line = time.monotonic()
-        note(f"{100 * progress.done / progress.total:.0f} % of {progress.total:,} replica-steps, {text}")
+        note(f"{100 * progress.share:.0f} % of {progress.total:,} replica-steps, {text}")
 
 
 # Figures: kdsim.figures is imported here only ---------------------------------------------------

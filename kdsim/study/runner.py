@@ -24,6 +24,7 @@ from kdsim.engines.recorder import Record, join
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Study
 from kdsim.study.computations import Computing
+from kdsim.study.costs import step_cost
 from kdsim.study.loading import figure_reference
 from kdsim.study.packs import Block, Pack, Prepared, cells_of, check_machine, packs, require_memory
 from kdsim.study.risk_curves import risk_curves
@@ -47,6 +48,7 @@ class Progress:
     Attributes:
         done, total: replica-steps of all packs of this run; `done` includes what an interrupted run had done.
         step, steps, replicas: of the pack that is running.
+        share: of the cost of all packs that is done, in [0, 1]; see `kdsim.study.costs`.
     """
 
     done: int
@@ -54,6 +56,7 @@ class Progress:
     step: int
     steps: int
     replicas: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def run(
     failures: list[str] = []
     errors: list[BaseException] = []
     with deferred_signals() as told_to_stop:
-        session = _Session(store, told_to_stop, progress, slice_seconds, total=sum(map(_size, todo)))
+        session = _Session(store, told_to_stop, progress, slice_seconds, todo)
         for pack in todo:
             try:
                 stored |= session.run(pack) if isinstance(pack, Pack) else session.train(pack)
@@ -165,13 +168,15 @@ class _Session:
         told_to_stop: threading.Event,
         progress: Callable[[Progress], None] | None,
         slice_seconds: float,
-        total: int,
+        todo: Sequence[Pack | Training | Fitting | Computing],
     ) -> None:
         self.store, self.told_to_stop, self.progress = store, told_to_stop, progress
-        self.slice_seconds, self.total = slice_seconds, total
+        self.slice_seconds, self.total = slice_seconds, sum(map(_size, todo))
+        self._cost = sum(_size(pack) * step_cost(pack) for pack in todo)
         self.replica_steps = 0
         self.engine_seconds = 0.0
         self._left_behind = 0  # replica-steps of the packs that are over
+        self._cost_behind = 0.0  # likewise
 
     def run(self, pack: Pack) -> dict[str, dict[str, Any]]:
         """Run a pack to its end and store its cells: digest to the content of cell.json."""
@@ -241,9 +246,7 @@ class _Session:
         def report(done: int, total: int) -> None:
             nonlocal first, last
             first, last = done if first is None else first, done
-            if self.progress is not None:
-                steps, replicas = total // job.replicas, job.replicas
-                self.progress(Progress(self._left_behind + done, self.total, done // replicas, steps, replicas))
+            self._report(job, done, done // job.replicas, total // job.replicas, job.replicas)
 
         self._check(job, 0)
         content = job.run(self.store, report, self.told_to_stop.is_set, {"versions": versions(), "date": _now()})
@@ -256,6 +259,15 @@ class _Session:
     def leave(self, pack: Pack | Training | Fitting | Computing) -> None:
         """Count the pack as over, whether it ran or failed."""
         self._left_behind += _size(pack)
+        self._cost_behind += _size(pack) * step_cost(pack)
+
+    def _report(
+        self, pack: Pack | Training | Fitting | Computing, done: int, step: int, steps: int, replicas: int
+    ) -> None:
+        """Tell how far the run is, from the replica-steps done of this pack and where it stands."""
+        if self.progress is not None:
+            share = (self._cost_behind + done * step_cost(pack)) / self._cost if self._cost else 0.0
+            self.progress(Progress(self._left_behind + done, self.total, step, steps, replicas, min(share, 1.0)))
 
     def _check(self, pack: Pack | Training | Fitting | Computing, step: int) -> None:
         if self.told_to_stop.is_set():
@@ -263,9 +275,7 @@ class _Session:
 
     def _stop(self, pack: Pack, block: Block, before: int, started: float) -> Callable[[int], bool]:
         def stop(step: int) -> bool:
-            if self.progress is not None:
-                done = self._left_behind + step * block.replicas + pack.steps * before
-                self.progress(Progress(done, self.total, step, pack.steps, block.replicas))
+            self._report(pack, step * block.replicas + pack.steps * before, step, pack.steps, block.replicas)
             return self.told_to_stop.is_set() or time.monotonic() - started > self.slice_seconds
 
         return stop
