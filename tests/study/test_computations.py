@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tiny_study import Tiny
 
 from kdsim.cli import main
 from kdsim.config import ConfigError, digest
@@ -15,7 +16,6 @@ from kdsim.study import computations, report, runner, teacher_report, trainings
 from kdsim.study.base import Computation
 from kdsim.study.packs import cells_of
 from kdsim.study.store import Store, read_study
-from tests.tiny_study import Tiny
 
 FILE = """
 from dataclasses import dataclass, field
