@@ -53,7 +53,7 @@ def test_distill_trains_its_teacher_once(capsys: pytest.CaptureFixture[str]) -> 
     assert "±" in first
     assert main([*command, "--loss=dist", "--json"]) == 0
     out = json.loads(capsys.readouterr().out)
-    assert [row["loss_name"] for row in out["rows"]] == ["cross-entropy", "dist"]
+    assert [row["loss_name"] for row in out["rows"]] == ["label-cross-entropy", "dist"]
     assert out["replica_steps"] == 2 * 6  # the students alone
     assert main(["results", "distill", "--csv"]) == 0
     assert capsys.readouterr().out.count("\n") == 3
