@@ -72,8 +72,7 @@ def section(exhibit: Exhibit, figure: str | None, tables: Sequence[Table]) -> st
     results = exhibit.results
     versions: Mapping[str, Any] = results.info["versions"]
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("kdsim", "torch", "numpy", "python"))
-    seconds = results.rows["wall_seconds"].sum() if "wall_seconds" in results.rows else float("nan")
-    made = f"{results.info['date'][:10]}, {libraries}, {len(results.rows)} cells in {seconds:,.0f} s of computation"
+    made = f"{results.info['date'][:10]}, {libraries}, {len(results.rows)} cells"
     parts = [
         f"## {results.name}",
         exhibit.summary,
