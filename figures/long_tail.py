@@ -38,13 +38,19 @@ def figure(results: Any) -> Figure:
     rows, curves = results.rows, results.curves
     settings = [group.reset_index(drop=True) for _, group in rows.groupby(["data", "imbalance"], sort=False)]
     heights = [0.55 + 0.125 * len(setting) for setting in settings]
+    columns = 3 if any(map(_known, settings)) else 1  # of labels alone there is nothing but accuracy
     with style.paper():
         fig = Figure(figsize=(style.TEXT_WIDTH, 0.9 + sum(heights)), layout="constrained")
-        axes = fig.subplots(len(settings), 3, squeeze=False, height_ratios=heights, width_ratios=(1, 1, 1.15))
-        for setting, (first, second, third) in zip(settings, axes, strict=True):
-            known = "floor_tail" in setting and setting["floor_tail"].notna().any()
+        widths = (1, 1, 1.15)[:columns]
+        axes = fig.subplots(len(settings), columns, squeeze=False, height_ratios=heights, width_ratios=widths)
+        for setting, (first, *others) in zip(settings, axes, strict=True):
+            known, one = _known(setting), setting.iloc[0]
             _by_group(first, setting, "floor" if known else "test_accuracy")
             _names(first, setting)
+            first.set_title(f"{one['data']}, imbalance {one['imbalance']:g}", loc="left")
+            if not others:
+                continue
+            second, third = others
             if "test_bias" in setting and setting["test_bias"].notna().any():
                 _bias(second, setting)
                 _names(second, setting, told=False)
@@ -54,16 +60,21 @@ def figure(results: Any) -> Figure:
                 _during_training(third, setting, curves)
             else:
                 third.set_axis_off()
-            one = setting.iloc[0]
-            first.set_title(f"{one['data']}, imbalance {one['imbalance']:g}", loc="left")
         shown = rows.iloc[0]
+        bands = ", bands: ± 2 standard errors of the logarithm" if columns > 1 else ""
         fig.suptitle(
             f"Long-tailed training, balanced validation and test; replicas: {_replicas(settings)}\n"
-            f"bars: 95 % intervals, bands: ± 2 standard errors of the logarithm; seed {shown['seed']}",
+            f"bars: 95 % intervals{bands}; seed {shown['seed']}",
             fontsize=7, color="#444444",
         )  # fmt: skip
-        fig.legend(handles=_handles(), loc="outside lower center", ncols=5, columnspacing=1.2, handlelength=1.6)
+        handles = _handles() if columns > 1 else _handles()[: len(GROUPS)]
+        fig.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2, handlelength=1.6)
     return fig
+
+
+def _known(setting: pd.DataFrame) -> bool:
+    """Whether the BCP is known, so that there are floors."""
+    return "floor_tail" in setting and bool(setting["floor_tail"].notna().any())
 
 
 def _names(ax: Axes, setting: pd.DataFrame, told: bool = True) -> None:
