@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdsim.config import ConfigError, encode
+from kdsim.config import ConfigError, digest, encode
 from kdsim.study import report, table_text
 from kdsim.study.base import Study
 from kdsim.study.report import Table
@@ -53,12 +53,10 @@ def exhibits(store: Store, known: Mapping[str, type[Study]], names: Sequence[str
         raise ConfigError(f"no study of kdsim is stored in {str(store.root)!r}: run one with --out {store.root}")
     found = []
     for name in wanted:
-        study = known[name]
-        runs = [read_study(folder) for _, folder in store.runs(name)] or [read_study(store.latest(name))]
-        defaults = encode(study())
-        changes = [report.changed_settings(run.settings, defaults) for run in runs]
-        chosen = next((number for number, change in enumerate(changes) if not change), -1)
-        found.append(Exhibit(runs[chosen], study.summary, changes[chosen]))
+        default = known[name]()
+        folder = store.study_folder(name, digest(default))
+        results = read_study(folder if folder.is_dir() else store.latest(name))
+        found.append(Exhibit(results, default.summary, report.changed_settings(results.settings, encode(default))))
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +42,7 @@ from kdsim.study.training_rows import (
     teacher_summary,
 )
 from kdsim.trainer import StudentTrainer, Teacher, Trained, fit_teacher, teacher_scores
-from kdsim.training.crowd import Crowd, fits
+from kdsim.training.crowd import Crowd, fits, one_thread
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.record import TrainingRecord
 from kdsim.training.walk import Task, Walk
@@ -322,12 +323,11 @@ def _probe(training: Training) -> float:
     trainer = training.trainer
     if not trainer.is_network:
         return _probe_engine(trainer)
-    task, workers = _task(trainer), torch.get_num_threads()
+    task = _task(trainer)
     together = fits(task)  # all replicas are one program
-    side_by_side = min(workers, training.replicas) if trainer.device == "cpu" and not together else 1
-    if side_by_side > 1 or (together and trainer.device == "cpu"):
-        torch.set_num_threads(1)
-    try:
+    on_cpu = trainer.device == "cpu" and not together
+    side_by_side = min(torch.get_num_threads(), training.replicas) if on_cpu else 1
+    with one_thread(task.device) if together or side_by_side > 1 else nullcontext():
         walk = Crowd(task, training.replicas) if together else Walk(task, 0)
         started = time.monotonic()
         walk.advance()  # warms up, and asks a teacher of images that stay as they are about all of them
@@ -339,8 +339,6 @@ def _probe(training: Training) -> float:
         started = time.monotonic()
         walk.scores(task.validation, task.truth)
         look = time.monotonic() - started
-    finally:
-        torch.set_num_threads(workers)
     rounds = 1 if together else -(-training.replicas // side_by_side)
     return rounds * (first + step * training.steps + look * len(walk.schedule))
 

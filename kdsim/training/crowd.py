@@ -215,6 +215,22 @@ class Crowd:
         return index[:, visits], None if q is None else q[:, visits]
 
 
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Within the block torch computes on one thread, on a CPU.
+
+    An operation of a step takes some 20 microseconds. A second thread gains nothing there, and where another process
+    wants its core both wait at every barrier: long-tail then ran eight times slower.
+    """
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def run_crowd(
     task: Task,
     count: int,
@@ -230,52 +246,22 @@ def run_crowd(
     checkpoints = Checkpoints(folder, training, provenance)
     found = checkpoints.read(ALL)
     with one_thread(task.device):
-        return _run(task, count, test, training, checkpoints, found, progress, stop, checkpoint_seconds)
-
-
-@contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
-    """Within the block torch computes on one thread, on a CPU.
-
-    An operation of a step takes some 20 microseconds. A second thread gains nothing there, and where another process
-    wants its core both wait at every barrier: a hundred times slower was seen.
-    """
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _run(
-    task: Task,
-    count: int,
-    test: tuple[Population, str],
-    training: str,
-    checkpoints: Checkpoints,
-    found: dict[str, Any] | None,
-    progress: Callable[[int, int], None] | None,
-    stop: Callable[[], bool],
-    checkpoint_seconds: float,
-) -> list[tuple[ReplicaResult, TrainedNetwork]] | None:
-    crowd = Crowd(task, count, found and found["walk"])
-    report = progress or (lambda done, total: None)
-    report(crowd.done, task.steps * count)
-    if stop():
-        return None
-    if not task.teachers and crowd.step == 0:
-        crowd.require_finite()
-    before, started = (found["seconds"] if found else 0.0), time.monotonic()
-    saved = started
-    while not crowd.finished:
-        crowd.advance()
+        crowd = Crowd(task, count, found and found["walk"])
+        report = progress or (lambda done, total: None)
         report(crowd.done, task.steps * count)
-        told, now = stop(), time.monotonic()
-        if told or crowd.finished or now - saved > checkpoint_seconds:
-            checkpoints.write(ALL, crowd.state(), before + now - started)
-            saved = now
-        if told and not crowd.finished:
+        if stop():
             return None
-    return crowd.results(*test, training, checkpoints.data, before + time.monotonic() - started)
+        if not task.teachers and crowd.step == 0:
+            crowd.require_finite()
+        before, started = (found["seconds"] if found else 0.0), time.monotonic()
+        saved = started
+        while not crowd.finished:
+            crowd.advance()
+            report(crowd.done, task.steps * count)
+            told, now = stop(), time.monotonic()
+            if told or crowd.finished or now - saved > checkpoint_seconds:
+                checkpoints.write(ALL, crowd.state(), before + now - started)
+                saved = now
+            if told and not crowd.finished:
+                return None
+        return crowd.results(*test, training, checkpoints.data, before + time.monotonic() - started)
