@@ -77,7 +77,10 @@ app = typer.Typer(
 app.add_typer(data, name="data", short_help="Image data sets: check a folder, fetch archives.")
 
 Target = Annotated[
-    str, typer.Argument(metavar="NAME|FILE", help="a study of kdsim or a study file (.py)", show_default=False)
+    str,
+    typer.Argument(
+        metavar="NAME|FILE", help="a study of kdsim or a study file (.py), which is executed", show_default=False
+    ),
 ]
 Stored = Annotated[
     str,
@@ -119,7 +122,11 @@ def run_study(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> int:
-    """Simulate a study, or what is not yet stored of it; then its table and its figure."""
+    """Simulate a study, or what is not yet stored of it; then its table and its figure.
+
+    A study file (.py) is Python and is executed: run only files that you trust. Values of --set are parsed by the type
+    of their key and never evaluated, and nothing in a data folder or a results folder is executed.
+    """
     use_data(data_dir)
     return run(_load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine), out, as_json)
 
@@ -242,18 +249,25 @@ def figure(
     quick: Quick = False,
     replicas: Replicas = None,
     seed: Seed = None,
+    study_file: Annotated[
+        str | None,
+        typer.Option("--study", metavar="FILE", help="the study file with the figure's function; its code runs"),
+    ] = None,
 ) -> int:
-    """Draw the figure of a stored run again; it is written beside its table."""
+    """Draw the figure of a stored run again; it is written beside its table.
+
+    A figure that is a function of a study file needs this file, as NAME|FILE|FOLDER or by --study: what a results
+    folder names is never run.
+    """
     extensions = [choose("--format", item.strip(), {name: name for name in FORMATS}) for item in formats.split(",")]
     stored = _read(target, out, quick, settings, replicas=replicas, seed=seed)
-    if target.endswith(".py"):
+    source = study_file or (target if target.endswith(".py") else None)
+    study = None
+    if source is not None:
         from kdsim.study.loading import study_of_file
 
-        function = cli_output.figure_function(getattr(study_of_file(Path(target)), "figure", None))
-    else:
-        function = cli_output.stored_figure(stored)
-    if function is None:
-        raise ConfigError(f"study {stored.name!r} has no figure")
+        study = study_of_file(Path(source))
+    function = cli_output.stored_figure(stored, study)
     files, failed = draw(function, stored, extensions)
     for file in files:
         print(file)
@@ -360,12 +374,20 @@ def _is_closed_pipe(error: BaseException) -> bool:
     return isinstance(cause, OSError) and cause.errno == errno.EPIPE
 
 
+def _is_too_large(error: BaseException) -> bool:
+    """Whether an array was asked for that does not fit: numpy and torch say so with errors of several types."""
+    words = ("array is too big", "Maximum allowed dimension exceeded", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, 1 (part of it failed), 2 (bad input), 130 (interrupted).
 
     An error is one line on standard error; with KDSIM_TRACEBACK=1 in the environment it is Python's traceback.
     """
     os.environ["MPLBACKEND"] = "Agg"  # figures go to files
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a stored text may have what no encoding has
     data_dir = os.environ.get("KDSIM_DATA")
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="kdsim", standalone_mode=False)
@@ -382,7 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # a usage error of typer or of click, whichever this version uses
             cli_output.error(error.format_message())
             return USER_ERROR
-        if isinstance(error, MemoryError):
+        if _is_too_large(error):
             cli_output.error(f"too large for the memory of this machine: {error_line(error)}")
             return USER_ERROR
         expected = isinstance(error, ConfigError) or in_study_file(error)

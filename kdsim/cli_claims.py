@@ -56,7 +56,8 @@ def verify_claims(
     """
     use_data(data_dir)
     from kdsim.claims import CLAIMS, NOT_COVERED, html, ledger, report
-    from kdsim.study.store import Store, json_text, temporary_beside
+    from kdsim.files import temporary_beside
+    from kdsim.study.store import Store, json_text
 
     chosen = _chosen([*(only or ()), *(names or ())], CLAIMS)
     Store(out).prepare()

@@ -26,9 +26,10 @@ def gallery(
     Nothing is simulated: of each study the run with default settings is shown, else the most recent. DIR/README.md and
     DIR/STUDY.png are written.
     """
+    from kdsim.files import temporary_beside
     from kdsim.studies import STUDIES
     from kdsim.study import gallery as pages
-    from kdsim.study.store import Store, temporary_beside
+    from kdsim.study.store import Store
 
     known = by_name(STUDIES)
     for name in names or ():

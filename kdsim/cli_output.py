@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kdsim.study.base import Study
     from kdsim.study.report import Table
     from kdsim.study.runner import Progress
     from kdsim.study.store import StudyResults
 
 WIDTH = 120
 """Columns where the output is no terminal and COLUMNS says nothing."""
+LONGEST = 5000
+"""Characters of an error."""
 LINE_SECONDS = 15.0
 """Time between two progress lines where standard error is no terminal."""
 
@@ -30,13 +33,15 @@ def note(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """An error in one line, on standard error."""
-    note(f"error: {text}")
+    """An error in one line, on standard error; who gives a text of a megabyte does not get it back whole."""
+    line = one_line(f"error: {text}")
+    note(line if len(line) <= LONGEST else f"{line[:LONGEST]}... ({len(line):,} characters)")
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks."""
-    return " ".join(text.split())
+    """The text without line breaks, and with characters that would act on a terminal escaped."""
+    line = " ".join(text.split())
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -159,41 +164,58 @@ def _line(meter: _Meter, progress: Progress) -> None:
 
 def figure_function(figure: str | Callable[..., Any] | None) -> Callable[..., Any] | None:
     """The function of a study's `figure`: a name in kdsim.figures, a function, or None for none."""
+    from kdsim.config import choose, require
+
     if not isinstance(figure, str):
+        require(figure is None or callable(figure), "figure", figure, "the name of a figure of kdsim or a function")
         return figure
-    from kdsim.config import choose
     from kdsim.figures import FIGURES
 
     return choose("figure", figure, FIGURES)
 
 
-def stored_figure(results: StudyResults) -> Callable[..., Any]:
-    """The figure function of a stored study, from what study.json says of it."""
-    from kdsim.config import ConfigError, source_digest
-    from kdsim.study.loading import study_of_file
+def stored_figure(results: StudyResults, study: type[Study] | None = None) -> Callable[..., Any]:
+    """The figure function of a stored study.
 
-    reference = results.info["figure"]
-    if reference is None:
+    A results folder may come from anybody: what it says of its figure names one of kdsim's, or is a text for people. A
+    study file is Python, and runs only if the user names it.
+
+    Args:
+        results: the stored study.
+        study: that of the study file which the user named, if one was named.
+
+    Raises:
+        ConfigError: the study has no figure, or it is in a study file and that one was not named.
+    """
+    from kdsim.config import ConfigError
+
+    if study is not None:
+        if study.name != results.name:
+            raise ConfigError(f"{results.folder} is a run of {results.name!r}; the study file defines {study.name!r}")
+        function = figure_function(getattr(study, "figure", None))
+    else:
+        reference = results.info["figure"] or {}
+        file = reference.get("file")
+        if file is not None:
+            raise ConfigError(
+                f"the figure of {results.name!r} is a function of a study file, which runs only if you name it: "
+                f"kdsim figure {results.folder} --study FILE.py; when it was stored, FILE.py was {file!s:.500}"
+            )
+        name = reference.get("name")
+        function = None if name is None else figure_function(str(name))
+    if function is None:
         raise ConfigError(f"study {results.name!r} has no figure")
-    if "name" in reference:
-        return figure_function(reference["name"])
-    file = Path(reference["file"])
-    if not file.is_file():
-        raise ConfigError(f"the figure of this run is a function in {file}, which is gone: kdsim figure FILE draws it")
-    study = study_of_file(file)
-    if source_digest(study) != reference["sha256"]:
-        raise ConfigError(
-            f"{file} has changed since this run: kdsim figure {file} draws the figure with the new version"
-        )
-    return figure_function(study.figure)
+    return function
 
 
 def write_figures(
     draw: Callable[..., Any], results: StudyResults, formats: Sequence[str], folder: Path | None = None
 ) -> list[str]:
     """Draw the figure once and write it in each format, into the study's folder if no other. Returns the files."""
-    from kdsim.study.store import temporary_beside
+    from kdsim.files import temporary_beside
+    from kdsim.study.loading import require_study_name
 
+    require_study_name(f"{results.folder}: study", results.name)  # it becomes the name of a file
     figure = draw(results)
     files = []
     for extension in formats:

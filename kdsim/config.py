@@ -58,7 +58,13 @@ def in_study_file(error: BaseException) -> bool:
 def require(condition: bool, what: str, value: object, allowed: str) -> None:
     """Raise `ConfigError` naming the argument, its value and what is allowed, unless `condition` holds."""
     if not condition:
-        raise ConfigError(f"{what} = {value!r} is not allowed: must be {allowed}")
+        raise ConfigError(f"{what} = {shown(value)} is not allowed: must be {allowed}")
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it, which is one line of a length that people read."""
+    text = repr(value)
+    return text if len(text) <= 500 else f"{text[:400]}... ({len(text):,} characters)"
 
 
 def require_positive(what: str, value: float) -> None:
@@ -87,9 +93,9 @@ def _is_number(value: object) -> bool:
 def unknown_name(what: str, value: str, allowed: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist: names the nearest one and all that are allowed."""
     allowed = list(allowed)
-    nearest = difflib.get_close_matches(value, allowed, n=1)
+    nearest = difflib.get_close_matches(value[:100], allowed, n=1)  # of long texts it would take hours
     hint = f" (nearest: {nearest[0]})" if nearest else ""
-    return ConfigError(f"unknown {what} {value!r}{hint}; allowed: {', '.join(allowed)}")
+    return ConfigError(f"unknown {what} {shown(value)}{hint}; allowed: {', '.join(allowed)}")
 
 
 def choose(what: str, value: str, options: Mapping[str, T]) -> T:
@@ -124,7 +130,8 @@ def encode(config: Any) -> Any:
         return [encode(item) for item in config]
     if config is None or isinstance(config, (bool, int, float, str)):
         return config
-    raise TypeError(f"{type(config).__name__} cannot be part of a configuration")
+    kind = type(config).__name__
+    raise ConfigError(f"a {kind} cannot be part of a configuration: must be a number, a text, a tuple or a dataclass")
 
 
 @cache
@@ -265,7 +272,8 @@ def _parse(key: str, text: str, hint: Any, kinds: Mapping[type, Mapping[str, typ
                 return int(number)
         except (ValueError, OverflowError):
             pass
-        raise ConfigError(f"{key} = {text!r} is not allowed: must be {'an integer' if hint is int else 'a number'}")
+        kind = "an integer" if hint is int else "a number"
+        raise ConfigError(f"{key} = {shown(text)} is not allowed: must be {kind}")
     if hint is str:
         return text
     raise ConfigError(f"key {key!r} cannot be set from text; set its parts ({key}.NAME=VALUE) or write a study file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -18,8 +19,9 @@ import tiny_study
 
 from kdsim import __version__
 from kdsim.cli import main
-from kdsim.config import SCHEMA_VERSION
+from kdsim.files import signed
 from kdsim.problems import PROBLEMS
+from kdsim.study.store import STORE_VERSION
 from kdsim.supervision import SUPERVISIONS
 
 TINY = str(Path(tiny_study.__file__))
@@ -104,19 +106,36 @@ def test_results_need_no_study_file(tiny_run: Path, here: Path, capsys: pytest.C
     stored = run_json(capsys, "run-study", str(source))
     source.write_text(source.read_text() + "\n# edited\n")
     assert run_json(capsys, "results", stored["results"])["rows"] == stored["rows"]
-    assert main(["figure", stored["results"]]) == 2
-    assert "has changed since this run" in capsys.readouterr().err
     assert main(["figure", str(source), "--format", "svg"]) == 0
     assert (Path(stored["results"]) / "mine.svg").read_text().startswith("<?xml")
     capsys.readouterr()
-    source.unlink()
+    source.rename(here / "elsewhere.py")
     assert run_json(capsys, "results", stored["results"])["rows"] == stored["rows"]
-    assert main(["figure", stored["results"]]) == 2
-    assert "is gone" in capsys.readouterr().err
+
+
+def test_a_study_file_runs_only_if_it_is_named(tiny_run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A results folder may come from somebody else, together with a Python file and its right digest."""
+    source = here / "theirs.py"
+    source.write_text(Path(TINY).read_text() + f"\nPath = __import__('pathlib').Path({str(here / 'ran')!r}).touch()\n")
+    info = json.loads((tiny_run / "study.json").read_text())
+    info["figure"] = {"file": str(source), "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+    (tiny_run / "study.json").write_text(json.dumps(signed(info)))
+    for target in (str(tiny_run), "tiny"):
+        assert main(["figure", target]) == 2
+        error = capsys.readouterr().err
+        assert "runs only if you name it" in error and str(source) in error and "--study FILE.py" in error
+    assert not (here / "ran").exists()
+    assert main(["figure", str(tiny_run), "--study", TINY, "--format", "png"]) == 0
+    assert (tiny_run / "tiny.png").stat().st_size > 1000
+    assert not (here / "ran").exists()
+    other = here / "other.py"
+    other.write_text(Path(TINY).read_text().replace('"tiny"', '"other"'))
+    assert main(["figure", str(tiny_run), "--study", str(other)]) == 2
+    assert "the study file defines 'other'" in capsys.readouterr().err
 
 
 def test_figure_by_folder(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["figure", str(tiny_run), "--format", "pdf, svg"]) == 0
+    assert main(["figure", str(tiny_run), "--study", TINY, "--format", "pdf, svg"]) == 0
     files = capsys.readouterr().out.split()
     assert files == [str(tiny_run / "tiny.pdf"), str(tiny_run / "tiny.svg")]
 
@@ -265,7 +284,7 @@ def test_bad_input_is_one_line(
 
 def test_another_schema_is_refused(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tiny_run / "study.json"
-    file.write_text(file.read_text().replace(f'"schema": {SCHEMA_VERSION}', '"schema": 0'))
+    file.write_text(file.read_text().replace(f'"schema": {STORE_VERSION}', '"schema": 0'))
     for command in (["results", "tiny"], ["results", str(tiny_run)], ["figure", TINY]):
         assert main(command) == 2
         err = capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"config", "rng", "simplex", "population", "scores"}
+BASE = {"config", "rng", "simplex", "population", "scores", "files", "threads", "untrusted"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
 TRAINED = {"engines", "networks", "training"}
 ALLOWED: dict[str, set[str]] = {
@@ -18,11 +18,14 @@ ALLOWED: dict[str, set[str]] = {
     "simplex": set(),
     "population": {"config", "simplex"},
     "scores": {"config"},
+    "files": {"config", "untrusted"},
+    "untrusted": set(),
+    "threads": set(),
     "problems": BASE,
     "supervision": BASE,
     "losses": BASE,
     "students": BASE | {"losses"},
-    "data": {"config", "rng", "population", "problems"},
+    "data": {"config", "rng", "population", "problems", "untrusted"},
     "networks": {"config"},
     "theory": BASE | CONTENT,  # never engines: predictions do not look at simulations
     "engines": BASE | CONTENT,  # never theory: simulations do not look at predictions

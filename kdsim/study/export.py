@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from kdsim.config import ConfigError, encode
+from kdsim.files import temporary_beside
 from kdsim.problems.base import Problem
-from kdsim.study.store import temporary_beside
 
 
 def export(problem: Problem, seed: int, file: Path) -> dict[str, np.ndarray]:

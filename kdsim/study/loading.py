@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -134,13 +135,16 @@ def study_of_file(path: Path) -> type[Study]:
     study = found[0]
     if not is_dataclass(study):
         raise ConfigError(f"{path}: {study.__name__} must be a frozen dataclass (@dataclass(frozen=True))")
-    name = getattr(study, "name", None)
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in RESERVED_NAMES:
-        raise ConfigError(
-            f"{path}: {study.__name__}.name = {name!r} is not allowed: must be letters, digits, '.', '_' and '-', "
-            f"and not {' or '.join(RESERVED_NAMES)}"
-        )
+    require_study_name(f"{path}: {study.__name__}.name", getattr(study, "name", None))
     return study
+
+
+def require_study_name(what: str, name: object) -> None:
+    """Refuse what cannot be the name of a study, which becomes the name of a folder and of its figures."""
+    good = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) is not None
+    reserved = " or ".join(RESERVED_NAMES)
+    allowed = f"at most 100 letters, digits, '.', '_' and '-', the first a letter or digit, and not {reserved}"
+    config.require(good and name not in RESERVED_NAMES, what, name, allowed)
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -190,6 +194,17 @@ def figure_reference(study: Study) -> dict[str, str] | None:
     return {"file": str(Path(inspect.getsourcefile(cls)).absolute()), "sha256": config.source_digest(cls)}
 
 
+def _can_exist(path: Path) -> bool:
+    """Whether a file can have this path: it may be too long, or hold what no name has."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def stored_run(
     target: str, known: Known, store: Store, settings: Mapping[str, str] | None = None, *, quick: bool = False
 ) -> Path:
@@ -224,6 +239,8 @@ def stored_run(
     if store.runs(target):
         return store.latest(target)
     path = Path(target)
+    if not _can_exist(path):
+        raise config.unknown_name("study", target, dict.fromkeys([*known, *store.names()]))
     if any(path.glob(f"*/{STUDY_FILE}")):  # the folder of a study: its most recent run
         return Store(path.absolute().parent).latest(path.absolute().name)
     if path.exists() or len(path.parts) > 1:

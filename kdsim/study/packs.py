@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import psutil
@@ -22,14 +24,17 @@ from kdsim.population import Population
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Computation, Study
+from kdsim.threads import one_thread
 from kdsim.trainer import StudentTrainer, Teacher
 
 PROBE_SECONDS = 1.0
 """Length of the trial run from which a pack's duration is estimated."""
 
 BLOCK_REPLICAS = 1 << 16
-"""Replicas that are simulated at a time. Larger packs run in blocks, each stored when it is finished: memory stays
-bounded, and an interruption loses nothing of the blocks before. Blocks depend on the cells alone."""
+"""Replicas that are simulated at a time. Memory stays bounded, and an interruption loses nothing of what ran before."""
+
+KEPT_POOLS = 2
+"""Populations that stay in memory."""
 
 LANE_FIELDS = ("supervision", "step_size", "replicas")
 """Fields in which the cells of a pack may differ."""
@@ -41,10 +46,13 @@ class Pack:
 
     Attributes:
         choice: the engine, and why this one.
+        block_replicas: a cell of more replicas is a pack of its own and runs in blocks of at most so many, one engine
+            call each.
     """
 
     cells: tuple[Cell, ...]
     choice: Choice
+    block_replicas: int = BLOCK_REPLICAS
 
     @property
     def replicas(self) -> int:
@@ -56,14 +64,14 @@ class Pack:
         """Steps of each replica."""
         return self.cells[0].sgd.steps
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Digest of the cells in this order: an interrupted pack goes on only as the same pack."""
-        return config.digest(self.cells)
+        """Digest of the cells in this order and of the blocks: an interrupted pack goes on only as the same pack."""
+        return config.digest((*self.cells, self.block_replicas))
 
     def blocks(self) -> list[Block]:
-        """The replicas in blocks of at most `BLOCK_REPLICAS`, one after the other."""
-        parts = split([_lane(cell) for cell in self.cells], BLOCK_REPLICAS)
+        """The replicas in blocks of at most `block_replicas`; several only where the pack is one cell."""
+        parts = split([_lane(cell) for cell in self.cells], self.block_replicas)
         if len(parts) == 1:
             return [Block(self.digest, tuple(parts[0]))]
         return [Block(f"{self.digest}-{number}", tuple(lanes)) for number, lanes in enumerate(parts)]
@@ -80,7 +88,7 @@ class Pack:
         recorded = len(METRICS) * checkpoints * number + 6 * 8 + cell.recording.directions * tail * number
         recorded += parameters * (8 * cell.recording.mean_error + number * rows.needs_parameters(cell))
         largest_cell = max(cell.replicas for cell in self.cells)
-        block = min(self.replicas, BLOCK_REPLICAS) * (4 * parameters * number + recorded)
+        block = min(self.replicas, self.block_replicas) * (4 * parameters * number + recorded)
         # In the end all records, and the values of one metric of a cell, sorted, ranked and squared.
         return block + self.replicas * recorded + largest_cell * checkpoints * (2 * number + 2 * 8)
 
@@ -92,7 +100,7 @@ class Pack:
     def prepare(self) -> Prepared:
         """The pool that its cells share, and the points that the engine is told."""
         cell = self.cells[0]
-        population = cell.problem.population(cell.seed)
+        population = pool(cell)
         if isinstance(cell.student, NetworkStudent):
             reference = cell.student.reference(population)
             return Prepared(self, population, reference, torch.zeros_like(reference))
@@ -151,6 +159,24 @@ class Prepared:
         )
 
 
+_pools: dict[str, Population] = {}
+_guard = threading.Lock()
+
+
+def pool(cell: Cell) -> Population:
+    """The cell's population. The last few are kept: cells of one pool follow each other, and what is derived of a
+    population is kept by its identity."""
+    key = config.digest((cell.problem, cell.seed))
+    with _guard:
+        if key not in _pools:
+            with one_thread():
+                found = cell.problem.population(cell.seed)
+            while len(_pools) >= KEPT_POOLS:
+                del _pools[next(iter(_pools))]
+            _pools[key] = found
+        return _pools[key]
+
+
 def _lane(cell: Cell) -> Lane:
     return Lane(cell.supervision, cell.step_size, cell.seed, cell.replicas)
 
@@ -164,7 +190,7 @@ def require_memory(packs: Sequence[Pack]) -> None:
     free = psutil.virtual_memory().available
     for pack in packs:
         try:
-            population = pack.cells[0].problem.population(pack.cells[0].seed)
+            population = pool(pack.cells[0])
         except Exception:  # the pack says so when it is its turn
             continue
         needed = pack.memory(population)
@@ -182,27 +208,49 @@ def choice_of(cell: Cell) -> Choice:
         ConfigError: there is no such engine or device, or the engine cannot run the cell; with the reason.
     """
     try:
-        population = cell.problem.population(cell.seed)
+        population = pool(cell)
     except Exception:  # the pack says so when it is its turn, and the others run
         return Choice("torch", "there is no pool")
     return choose_engine(cell.engine, cell.student, population, [_lane(cell)], cell.sgd, cell.recording, cell.device)
 
 
-def packs(cells: Sequence[Cell]) -> list[Pack]:
+def packs(
+    cells: Sequence[Cell], block_replicas: int | None = None, choose: Callable[[Cell], Choice] | None = None
+) -> list[Pack]:
     """Group the cells by everything that an engine call shares, engine included; each cell once, in order.
+
+    Args:
+        block_replicas: replicas of a pack at most, unless one cell alone has more; None is `BLOCK_REPLICAS`.
+        choose: finds the engine of a cell, `choice_of` if not given.
 
     Raises:
         ConfigError: see `choice_of`.
     """
+    limit = BLOCK_REPLICAS if block_replicas is None else block_replicas
     groups: dict[str, dict[str, Cell]] = {}
     choices: dict[str, Choice] = {}
     for cell in cells:
-        choice = choice_of(cell)
+        choice = (choose or choice_of)(cell)
         shared = {key: value for key, value in config.encode(cell).items() if key not in LANE_FIELDS}
         key = json.dumps({**shared, "engine": choice.engine}, sort_keys=True)
         groups.setdefault(key, {})[config.digest(cell)] = cell
         choices.setdefault(key, choice)
-    return [Pack(tuple(group.values()), choices[key]) for key, group in groups.items()]
+    return [
+        Pack(part, choices[key], limit) for key, group in groups.items() for part in _parts(list(group.values()), limit)
+    ]
+
+
+def _parts(cells: Sequence[Cell], limit: int) -> list[tuple[Cell, ...]]:
+    """The cells in parts of at most `limit` replicas; a cell of more is a part of its own."""
+    parts: list[list[Cell]] = []
+    room = 0
+    for cell in cells:
+        if cell.replicas > room:
+            parts.append([])
+            room = limit
+        parts[-1].append(cell)
+        room -= cell.replicas
+    return [tuple(part) for part in parts]
 
 
 def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher | Computation, ...]:
@@ -240,7 +288,7 @@ def predicted_rows(study: Study) -> list[dict[str, Any]]:
     """Theory without simulation: one row a cell, in the study's order. See `kdsim.study.rows`."""
     table = []
     for cell in cells_of(study):
-        predicted = rows.prediction(cell, cell.problem.population(cell.seed))
+        predicted = rows.prediction(cell, pool(cell))
         table.append(rows.flat_row(study.name, config.digest(cell), rows.summary(cell), predicted))
     return table
 

@@ -3,46 +3,64 @@
 DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
 DIR/cells/<digest>/weights-<replica>.pt where networks were trained
 DIR/teachers/<digest>-<number>.pt                      a fitted teacher
-DIR/partial/<digest of the pack>[-<block>].pt          an interrupted run, deleted when its cells are stored
-DIR/partial/<digest>-r<replica>.pt                     a replica of an interrupted training, likewise
-DIR/partial/<digest of the pack>-<block>.done.pt       a finished block of a pack that has several, likewise
+DIR/partial                                            work under way, see `kdsim.study.unfinished`
+DIR/damaged                                            what `run-study --repair` has set aside
 DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
 """
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from kdsim.config import SCHEMA_VERSION, ConfigError
-from kdsim.engines.base import State
-from kdsim.engines.recorder import Record
+from kdsim.config import ConfigError
+from kdsim.files import (
+    CHECKSUM,
+    Damaged,
+    StorageError,
+    is_intact,
+    sha256,
+    signed,
+    storing,
+    sweep,
+    temporary_beside,
+    write_bytes,
+    write_new,
+)
 from kdsim.measure.floors import Measurement
 from kdsim.study.computations import COMPUTATION, computation_row
 from kdsim.study.rows import json_ready, stored_row
 from kdsim.study.training_rows import TEACHER, TRAINING, labelled, training_row
+from kdsim.study.unfinished import Unfinished
 from kdsim.theory.prediction import Prediction
 from kdsim.training.trained import TrainedNetwork
 
-CELLS, PARTIAL, TEACHERS = "cells", "partial", "teachers"
+STORE_VERSION = 3
+"""Version of the files. Unlike `config.SCHEMA_VERSION` it is no part of a digest: older files can be brought up."""
+UNSIGNED = 2
+"""The version before, which had no checksums. It is read, and `run` brings it up."""
+
+CELLS, PARTIAL, TEACHERS, DAMAGED = "cells", "partial", "teachers", "damaged"
 CELL_FILE, CURVES_FILE, REPLICAS_FILE = "cell.json", "curves.parquet", "replicas.parquet"
 SPECTRUM_FILE, WEIGHTS_FILE = "spectrum.parquet", "weights-{:03d}.pt"
 STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
+DURABLE_SECONDS = 1.0
+"""A cell that took longer is brought to the disk when it is stored. One of less is run again after a power cut: its
+checksum then shows it, and waiting for the disk would take longer than the cell."""
 OWN_FOLDERS = (CELLS, PARTIAL, TEACHERS)
-RESERVED_NAMES = (*OWN_FOLDERS, "claims")
+RESERVED_NAMES = (*OWN_FOLDERS, DAMAGED, "claims")
 """Folders of a results folder that are no study; the last is the ledger's."""
 
 _CELL_KEYS = {"cell": dict, "summary": dict, "prediction": dict, "measurement": dict}
+_TABLES = {CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE}
+_SIGNED_KEYS = {"files": dict, "weights": int}
 _STUDY_KEYS = {"study": str, "digest": str, "settings": dict, "cells": list, "figure": (dict, type(None)), "date": str}
 """Keys that a file must have, and the types of their values."""
 _SUMMARY_KEYS = (
@@ -69,32 +87,50 @@ class StoredCell:
     spectrum: pd.DataFrame | None = None
 
 
-@dataclass(frozen=True)
 class StudyResults:
-    """A stored study: what a figure is drawn from.
+    """A stored study: what a figure is drawn from. Tables of the cells are read when they are asked for.
 
     Attributes:
         name: the study's name.
         settings: its settings in JSON form (`kdsim.config.encode`).
         records: one row a cell, see `kdsim.study.rows`; None where there is no number.
-        rows: the same as a table.
-        curves: one row a checkpoint of a cell, see `kdsim.study.tables`, with T1 in the column `bound` and the
-            linearised dynamics in `linearised`; column `cell` is the cell's digest.
-        replicas: one row a replica of a cell; column `cell` likewise.
-        spectrum: one row a recorded direction of a cell, see `kdsim.study.dynamics`; column `cell` likewise.
         folder: where study.json lies.
         info: the content of study.json.
     """
 
-    name: str
-    settings: dict[str, Any]
-    records: list[dict[str, Any]]
-    rows: pd.DataFrame
-    curves: pd.DataFrame
-    replicas: pd.DataFrame
-    spectrum: pd.DataFrame
-    folder: Path
-    info: dict[str, Any]
+    def __init__(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        records: list[dict[str, Any]],
+        folder: Path,
+        info: dict[str, Any],
+        table: Callable[[str], pd.DataFrame],
+    ) -> None:
+        """`table` gives "curves", "replicas" or "spectrum" of all cells, with a column `cell`."""
+        self.name, self.settings, self.records, self.folder, self.info = name, settings, records, folder, info
+        self._table = table
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """`records` as a table."""
+        return pd.DataFrame(self.records)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row a checkpoint of a cell, see `kdsim.study.tables`, with T1 in the column `bound` and the linearised
+        dynamics in `linearised`; column `cell` is the cell's digest."""
+        return self._table("curves")
+
+    @cached_property
+    def replicas(self) -> pd.DataFrame:
+        """One row a replica of a cell; column `cell` likewise."""
+        return self._table("replicas")
+
+    @cached_property
+    def spectrum(self) -> pd.DataFrame:
+        """One row a recorded direction of a cell, see `kdsim.study.dynamics`; column `cell` likewise."""
+        return self._table("spectrum")
 
 
 class Store:
@@ -102,6 +138,7 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self.unfinished = Unfinished(self.root / PARTIAL)
 
     def cell_folder(self, digest: str) -> Path:
         """Folder of a finished cell."""
@@ -111,24 +148,33 @@ class Store:
         """Folder of one run of a study: one per set of settings."""
         return self.root / name / digest
 
-    def partial_file(self, digest: str) -> Path:
-        """File of an interrupted pack."""
-        return self.root / PARTIAL / f"{digest}.pt"
-
     def prepare(self) -> None:
-        """Make the folders and try to write in each.
+        """Make the folders, try to write in each, and remove what killed processes left there.
 
         Raises:
-            ConfigError: the folder cannot be written.
+            StorageError: the folder cannot be written.
         """
         for name in OWN_FOLDERS:
             folder = self.root / name
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with temporary_beside(folder / "probe") as probe:
-                    probe.touch()
+                    probe.write_bytes(b"room for a byte")
             except OSError as error:
-                raise ConfigError(f"results folder {str(self.root)!r} cannot be written: {error}") from None
+                raise StorageError(f"results folder {str(self.root)!r} cannot be written: {error}") from None
+            sweep(folder)
+
+    def set_aside(self, damage: Damaged) -> str:
+        """Move a damaged file or folder to DIR/damaged, under a name of its own. Returns a line that says so."""
+        folder = self.root / DAMAGED
+        with storing(folder):
+            folder.mkdir(exist_ok=True)
+            number = 0
+            while (target := folder / f"{damage.path.name}.{number}").exists():
+                number += 1
+            if damage.path.exists():  # another process may have moved it
+                damage.path.rename(target)
+        return f"{damage.path} is damaged: moved to {target}"
 
     # Cells
 
@@ -150,53 +196,127 @@ class Store:
         Where another process has stored it meanwhile, its result stays.
         """
         final = self.cell_folder(digest)
-        with temporary_beside(final) as folder:
-            folder.mkdir(parents=True)
-            curves.to_parquet(folder / CURVES_FILE, index=False)
-            replicas.to_parquet(folder / REPLICAS_FILE, index=False)
-            if spectrum is not None:
-                spectrum.to_parquet(folder / SPECTRUM_FILE, index=False)
+        tables = {CURVES_FILE: curves, REPLICAS_FILE: replicas, SPECTRUM_FILE: spectrum}
+        durable = info.get("wall_seconds", 0.0) > DURABLE_SECONDS
+        with storing(final), temporary_beside(final) as folder:
+            folder.mkdir()
+            sums = {}
+            for name, table in tables.items():
+                if table is not None:
+                    data = _parquet(table)
+                    write_new(folder / name, data, durable=durable)
+                    sums[name] = sha256(data)
             for number, network in enumerate(networks):
                 network.save(folder / WEIGHTS_FILE.format(number))
-            text = json_text({"schema": SCHEMA_VERSION, "digest": digest, **info})
-            (folder / CELL_FILE).write_text(text, encoding="utf-8")
+            files = {"files": sums, "weights": len(networks)}
+            content = json_ready({"schema": STORE_VERSION, "digest": digest, **info, **files})
+            write_new(folder / CELL_FILE, _signed_text(content), durable=durable)
             try:
                 folder.rename(final)
             except OSError:
                 if not final.exists():
                     raise
 
+    def read_info(self, digest: str) -> dict[str, Any]:
+        """The content of a finished cell's cell.json.
+
+        Raises:
+            Damaged: it is absent, altered or of another schema version.
+        """
+        folder = self.cell_folder(digest)
+        if not folder.exists():
+            raise Damaged(f"cell folder {folder} is missing: run the study again", folder)
+        return _read_json(folder / CELL_FILE, _CELL_KEYS, self._advice(digest), folder)
+
+    def check_cell(self, digest: str) -> dict[str, Any]:
+        """The content of cell.json, after a look at the checksums of the cell's files.
+
+        A cell of the version without checksums is read as a whole, and gets them.
+
+        Raises:
+            Damaged: it is absent, altered or of another schema version.
+        """
+        info = self.read_info(digest)
+        if info["schema"] == UNSIGNED:
+            self.read_cell(digest)
+            return self._sign(digest, info)
+        for name, expected in info["files"].items():
+            self._intact(digest, name, expected)
+        for number in range(info["weights"]):
+            if not (file := self.cell_folder(digest) / WEIGHTS_FILE.format(number)).is_file():
+                raise self._damaged(digest, f"{file.name} is missing")
+        return info
+
     def read_cell(self, digest: str) -> StoredCell:
         """Read a finished cell.
 
         Raises:
-            ConfigError: it is absent, damaged or of another schema version.
+            Damaged: it is absent, altered or of another schema version.
         """
+        info = self.read_info(digest)
         folder = self.cell_folder(digest)
-        if not folder.exists():
-            raise ConfigError(f"cell folder {folder} is missing: run the study again")
-        advice = self._advice(digest)
-        info = _read_json(folder / CELL_FILE, _CELL_KEYS, advice)
-        tables = []
-        optional = [SPECTRUM_FILE] if (folder / SPECTRUM_FILE).exists() else []
-        for name in (CURVES_FILE, REPLICAS_FILE, *optional):
-            try:
-                with open(folder / name, "rb") as file:  # of a folder, pandas would read what lies in it
-                    tables.append(pd.read_parquet(file))
-            except Exception as error:  # a damaged file makes the reader raise almost anything
-                raise ConfigError(f"{advice} ({name}: {_brief(error)})") from None
-        return StoredCell(digest, info, *tables)
+        sums = info.get("files", {})
+        if info["schema"] == UNSIGNED:
+            optional = [SPECTRUM_FILE] if (folder / SPECTRUM_FILE).exists() else []
+            sums = dict.fromkeys([CURVES_FILE, REPLICAS_FILE, *optional])
+        tables = {name: self._read_table(digest, name, expected) for name, expected in sums.items()}
+        missing = {CURVES_FILE, REPLICAS_FILE} - tables.keys()
+        if missing:
+            raise self._damaged(digest, f"{CELL_FILE}: files has no {', '.join(sorted(missing))}")
+        return StoredCell(digest, info, tables[CURVES_FILE], tables[REPLICAS_FILE], tables.get(SPECTRUM_FILE))
+
+    def read_table(self, digest: str, name: str) -> pd.DataFrame | None:
+        """One table of a finished cell, "curves", "replicas" or "spectrum"; None if it has none of that name.
+
+        Raises:
+            Damaged: it is absent or altered.
+        """
+        info, file = self.read_info(digest), f"{name}.parquet"
+        if info["schema"] == UNSIGNED:
+            there = (self.cell_folder(digest) / file).exists()
+            return self._read_table(digest, file, None) if there or file != SPECTRUM_FILE else None
+        return self._read_table(digest, file, info["files"][file]) if file in info["files"] else None
+
+    def _read_table(self, digest: str, name: str, expected: str | None) -> pd.DataFrame:
+        data = self._intact(digest, name, expected)
+        try:
+            return pd.read_parquet(io.BytesIO(data))
+        except Exception as error:  # a damaged file makes the reader raise almost anything
+            raise self._damaged(digest, f"{name}: {_brief(error)}") from None
+
+    def _intact(self, digest: str, name: str, expected: str | None) -> bytes:
+        """The bytes of a table, whose SHA-256 is as expected; None expects nothing."""
+        try:
+            data = (self.cell_folder(digest) / name).read_bytes()
+        except OSError as error:
+            raise self._damaged(digest, f"{name}: {_brief(error)}") from None
+        if expected is not None and (found := sha256(data)) != expected:
+            raise self._damaged(digest, f"{name}: its SHA-256 is {found[:12]}..., it should be {expected[:12]}...")
+        return data
+
+    def _sign(self, digest: str, info: dict[str, Any]) -> dict[str, Any]:
+        """Bring a cell without checksums up to this version."""
+        folder = self.cell_folder(digest)
+        sums = {file.name: sha256(file.read_bytes()) for file in sorted(folder.glob("*.parquet"))}
+        weights = len(list(folder.glob(WEIGHTS_FILE.replace("{:03d}", "*"))))
+        content = {**info, "schema": STORE_VERSION, "files": sums, "weights": weights}
+        write_bytes(folder / CELL_FILE, _signed_text(content))
+        return content
 
     def read_weights(self, digest: str) -> tuple[TrainedNetwork, ...]:
         """The trained networks of a finished training, one a replica.
 
         Raises:
-            ConfigError: there are none, or a file is damaged.
+            Damaged: there are none, or a file is damaged.
         """
+        self.check_cell(digest)
         files = sorted(self.cell_folder(digest).glob(WEIGHTS_FILE.replace("{:03d}", "*")))
         if not files:
-            raise ConfigError(f"cell folder {self.cell_folder(digest)} has no weights: delete it to train again")
-        return tuple(TrainedNetwork.load(file) for file in files)
+            raise self._damaged(digest, "it has no weights")
+        try:
+            return tuple(TrainedNetwork.load(file) for file in files)
+        except ConfigError as error:
+            raise self._damaged(digest, str(error)) from None
 
     def teacher_file(self, digest: str, number: int) -> Path:
         """File of a fitted teacher."""
@@ -206,79 +326,26 @@ class Store:
         """The row of a stored cell from the content of its cell.json, see `kdsim.study.rows` and `training_rows`.
 
         Raises:
-            ConfigError: the content lacks something that a row has.
+            Damaged: the content lacks something that a row has.
         """
         if info.get("kind") in (TRAINING, TEACHER, COMPUTATION):
             row = computation_row if info["kind"] == COMPUTATION else training_row
             try:
                 return row(study, digest, info)
             except ConfigError as error:
-                raise ConfigError(f"{self._advice(digest)} ({CELL_FILE}: {error})") from None
+                raise self._damaged(digest, f"{CELL_FILE}: {error}") from None
         for part, keys in _ROW_KEYS.items():
             if missing := sorted(keys - info[part].keys()):
                 why = f"{CELL_FILE}: {part} has no {', '.join(missing)}; an older kdsim may have written it"
-                raise ConfigError(f"{self._advice(digest)} ({why})")
+                raise self._damaged(digest, why)
         return stored_row(study, digest, info)
 
     def _advice(self, digest: str) -> str:
-        folder = self.cell_folder(digest)
-        return f"cell folder {folder} is damaged: delete it, and run-study runs the cell again"
+        advice = "delete it, and run-study runs the cell again; run-study --repair moves it aside by itself"
+        return f"cell folder {self.cell_folder(digest)} is damaged: {advice}"
 
-    # Interrupted runs
-
-    def write_partial(self, digest: str, state: State, engine_seconds: float) -> None:
-        """Save the state of a running pack, and the time that it took so far."""
-        content = {"schema": SCHEMA_VERSION, "state": dict(vars(state)), "engine_seconds": engine_seconds}
-        with temporary_beside(self.partial_file(digest)) as file:
-            torch.save(content, file)
-            file.replace(self.partial_file(digest))
-
-    def read_partial(self, digest: str) -> tuple[State | None, float]:
-        """The state in which a pack was left and the seconds it had taken; (None, 0.0) if there is none."""
-        file = self.partial_file(digest)
-        if not file.exists():
-            return None, 0.0
-        try:
-            content = torch.load(file, weights_only=True, map_location="cpu")
-            return State(**content["state"]), content["engine_seconds"]
-        except Exception as error:  # a damaged file makes the reader raise almost anything
-            raise ConfigError(
-                f"interrupted run {file} cannot be read ({_brief(error)}): delete it to start over"
-            ) from None
-
-    def write_block(self, key: str, record: Record, parameters: torch.Tensor | None, engine_seconds: float) -> None:
-        """Keep a finished block of a pack that has several, until its cells are stored."""
-        file = self._block_file(key)
-        content = {
-            "schema": SCHEMA_VERSION,
-            "record": dict(vars(record)),
-            "parameters": parameters,
-            "engine_seconds": engine_seconds,
-        }
-        with temporary_beside(file) as temporary:
-            torch.save(content, temporary)
-            temporary.replace(file)
-
-    def read_block(self, key: str) -> tuple[Record, torch.Tensor | None, float] | None:
-        """What `write_block` kept, or None."""
-        file = self._block_file(key)
-        if not file.exists():
-            return None
-        try:
-            content = torch.load(file, weights_only=True)
-            return Record(**content["record"]), content["parameters"], content["engine_seconds"]
-        except Exception as error:  # a damaged file makes the reader raise almost anything
-            raise ConfigError(
-                f"finished block {file} cannot be read ({_brief(error)}): delete it to run it again"
-            ) from None
-
-    def _block_file(self, key: str) -> Path:
-        return self.root / PARTIAL / f"{key}.done.pt"
-
-    def delete_partial(self, key: str) -> None:
-        """Forget the state of an interrupted pack or block, and a block that was kept."""
-        self.partial_file(key).unlink(missing_ok=True)
-        self._block_file(key).unlink(missing_ok=True)
+    def _damaged(self, digest: str, why: str) -> Damaged:
+        return Damaged(f"{self._advice(digest)} ({why})", self.cell_folder(digest))
 
     # Studies
 
@@ -286,7 +353,7 @@ class Store:
         """Store what a run of a study consisted of, and its table. Returns the folder.
 
         Raises:
-            ConfigError: the folder cannot be written.
+            StorageError: the folder cannot be written.
         """
         folder = self.study_folder(info["study"], info["digest"])
         try:
@@ -295,10 +362,10 @@ class Store:
                 pd.DataFrame(list(rows)).to_csv(file, index=False)
                 file.replace(folder / TABLE_FILE)
             with temporary_beside(folder / STUDY_FILE) as file:
-                file.write_text(json_text({"schema": SCHEMA_VERSION, **info}), encoding="utf-8")
+                write_new(file, _signed_text(json_ready({"schema": STORE_VERSION, **info})), durable=True)
                 file.replace(folder / STUDY_FILE)
         except OSError as error:
-            raise ConfigError(
+            raise StorageError(
                 f"study folder {folder} cannot be written ({_brief(error)}); its {len(rows)} cells are stored"
             ) from None
         return folder
@@ -352,22 +419,24 @@ def read_study(folder: str | Path) -> StudyResults:
             f"{str(folder)!r} is not the folder of a stored study (no {STUDY_FILE}); {Store(folder).listing()}"
         )
     advice = f"study folder {folder} is damaged: delete it, and run-study writes it again from the stored cells"
-    info = _read_json(folder / STUDY_FILE, _STUDY_KEYS, advice)
+    info = _read_json(folder / STUDY_FILE, _STUDY_KEYS, advice, folder)
     store = Store(folder.absolute().parent.parent)
-    if not all(isinstance(digest, str) for digest in info["cells"]):
-        raise ConfigError(f"{advice} ({STUDY_FILE}: cells are not all texts)")
-    cells = {digest: store.read_cell(digest) for digest in dict.fromkeys(info["cells"])}
-    records = labelled([store.row(info["study"], digest, cells[digest].info) for digest in info["cells"]])
+    if not all(isinstance(digest, str) and Path(digest).name == digest for digest in info["cells"]):
+        raise Damaged(f"{advice} ({STUDY_FILE}: cells are not all names)", folder)
+    digests = list(dict.fromkeys(info["cells"]))
+    records = {digest: store.row(info["study"], digest, store.check_cell(digest)) for digest in digests}
+
+    def table(name: str) -> pd.DataFrame:
+        tables = {digest: store.read_table(digest, name) for digest in digests}
+        return _stack({digest: found for digest, found in tables.items() if found is not None})
+
     return StudyResults(
         name=info["study"],
         settings=info["settings"],
-        records=records,
-        rows=pd.DataFrame(records),
-        curves=_stack({digest: cell.curves for digest, cell in cells.items()}),
-        replicas=_stack({digest: cell.replicas for digest, cell in cells.items()}),
-        spectrum=_stack({digest: cell.spectrum for digest, cell in cells.items() if cell.spectrum is not None}),
+        records=labelled([records[digest] for digest in info["cells"]]),
         folder=folder,
         info=info,
+        table=table,
     )
 
 
@@ -376,37 +445,50 @@ def json_text(content: Any) -> str:
     return json.dumps(json_ready(content), indent=1, allow_nan=False) + "\n"
 
 
-@contextmanager
-def temporary_beside(path: Path) -> Iterator[Path]:
-    """A free temporary name in the folder of `path`; whatever is left under it in the end is removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        yield temporary
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+def _signed_text(content: dict[str, Any]) -> bytes:
+    """A JSON file with its checksum; the content is `json_ready`."""
+    return json.dumps(signed(content), indent=1, allow_nan=False).encode() + b"\n"
 
 
-def _read_json(file: Path, keys: dict[str, Any], advice: str) -> dict[str, Any]:
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _read_json(file: Path, keys: dict[str, Any], advice: str, whole: Path) -> dict[str, Any]:
+    """Content of cell.json or study.json.
+
+    Args:
+        keys: that it must have, and the types of their values.
+        advice: begins the message of what is damaged.
+        whole: what is damaged then.
+    """
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{advice} ({file.name}: {_brief(error)})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{advice} ({file.name}: {_brief(error)})", whole) from None
     version = info.get("schema") if isinstance(info, dict) else None
     if version is None:
-        raise ConfigError(f"{advice} ({file.name}: no schema version)")
-    if version != SCHEMA_VERSION:
-        raise ConfigError(
-            f"{file} has schema version {version!r}, this kdsim reads and writes {SCHEMA_VERSION}: "
-            "read it with the kdsim that wrote it, or use another results folder"
+        raise Damaged(f"{advice} ({file.name}: no schema version)", whole)
+    if version not in (UNSIGNED, STORE_VERSION):
+        raise Damaged(
+            f"{file} has schema version {version!r}, this kdsim reads {UNSIGNED} and writes {STORE_VERSION}: "
+            "read it with the kdsim that wrote it, or use another results folder",
+            whole,
         )
+    if version == STORE_VERSION and not is_intact(info):
+        found = "no checksum" if CHECKSUM not in info else "its checksum is wrong: it was altered"
+        raise Damaged(f"{advice} ({file.name}: {found})", whole)
+    if version == STORE_VERSION and keys is _CELL_KEYS:
+        keys = keys | _SIGNED_KEYS
     if missing := sorted(keys.keys() - info.keys()):
-        raise ConfigError(f"{advice} ({file.name}: no {', '.join(missing)})")
+        raise Damaged(f"{advice} ({file.name}: no {', '.join(missing)})", whole)
     for key, kind in keys.items():
         if not isinstance(info[key], kind):
-            raise ConfigError(f"{advice} ({file.name}: {key} = {info[key]!r:.60})")
+            raise Damaged(f"{advice} ({file.name}: {key} = {info[key]!r:.60})", whole)
+    if unknown := sorted(info["files"].keys() - _TABLES) if "files" in keys else []:
+        raise Damaged(f"{advice} ({file.name}: files has {', '.join(unknown):.60})", whole)
     return info
 
 

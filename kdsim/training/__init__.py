@@ -3,7 +3,7 @@
 from kdsim.training.evaluation import log_probs_of, scores
 from kdsim.training.recipe import CRD, RECIPES, BayesianKDRecipe, Recipe
 from kdsim.training.record import TrainingRecord
-from kdsim.training.trained import TrainedNetwork, read_checked, write_checked
+from kdsim.training.trained import TrainedNetwork
 from kdsim.training.walk import Task, Walk
 
 __all__ = [
@@ -16,7 +16,5 @@ __all__ = [
     "TrainingRecord",
     "Walk",
     "log_probs_of",
-    "read_checked",
     "scores",
-    "write_checked",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdsim.config import ConfigError
-from kdsim.training.trained import read_checked, write_checked
+from kdsim.files import read_checked, write_checked
 
 ALL = "all"
 """Stands for the number of a replica in the name of the state of all of them."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from kdsim.config import ConfigError
-from kdsim.training.trained import TrainedNetwork, read_checked, write_checked
+from kdsim.files import read_checked, write_checked
+from kdsim.training.trained import TrainedNetwork
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors

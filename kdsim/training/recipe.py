@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
-from kdsim.config import require, require_count, require_positive
+import torch
+
+from kdsim.config import require, require_between, require_count, require_positive
 from kdsim.data.augmentation import CropFlip
 from kdsim.engines.optimisers import Adam, GradientDescent, Optimiser
 from kdsim.engines.schedules import Constant, Schedule, StepDecay
@@ -45,6 +47,8 @@ class Recipe:
         require_positive("epochs", self.epochs)
         require_count("batch_size", self.batch_size)
         require_positive("step_size", self.step_size)
+        held = torch.finfo(torch.float32)
+        require_between("step_size", self.step_size, held.tiny, held.max)  # trainings are in float32
         require(isinstance(self.optimiser, Optimiser), "optimiser", self.optimiser, "an Optimiser")
         require(isinstance(self.schedule, Schedule), "schedule", self.schedule, "a Schedule")
         require(isinstance(self.augmentation, CropFlip), "augmentation", self.augmentation, "a CropFlip")

@@ -1,11 +1,7 @@
-"""A trained network with everything that rebuilds it, and files that notice when they were altered."""
+"""A trained network with everything that rebuilds it."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,11 +12,8 @@ from torch import Tensor, nn
 
 from kdsim.config import ConfigError
 from kdsim.data.augmentation import Normalisation, Unchanged
+from kdsim.files import read_checked, write_checked
 from kdsim.networks import POINT_NETWORKS, build
-
-FORMAT = 1
-HEAD = b"kdsim 1 sha256 "
-"""First bytes of a file; after them the SHA-256 of the rest in hexadecimal digits, and a line feed."""
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors
@@ -114,54 +107,3 @@ class TrainedNetwork:
         if content.keys() != names:
             raise ConfigError(f"{path} is not a trained network: it has {', '.join(sorted(content)) or 'nothing'}")
         return cls.of(content)
-
-
-def write_checked(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values to a file under a temporary name, and rename it.
-
-    `read_checked` notices every later change of the file.
-    """
-    stream = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, stream)
-    data = stream.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(HEAD + hashlib.sha256(data).hexdigest().encode() + b"\n")
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_checked(path: Path) -> dict[str, Any]:
-    """What `write_checked` wrote; no code in the file is run.
-
-    Raises:
-        ConfigError: the file is missing, truncated, altered, of another format or something else.
-    """
-    try:
-        whole = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    end = len(HEAD) + 64
-    if not whole.startswith(HEAD) or whole[end : end + 1] != b"\n":
-        raise ConfigError(f"{path} is not a file of kdsim, or its first bytes are lost: delete it to train again")
-    data = whole[end + 1 :]
-    expected, found = whole[len(HEAD) : end].decode("ascii", "replace"), hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise ConfigError(
-            f"{path} is truncated or altered: its SHA-256 is {found[:12]}..., it should be {expected[:12]}...; "
-            "delete it to train again"
-        )
-    try:
-        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-    except Exception as error:  # a hostile or foreign file makes the reader raise almost anything
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{path} holds more than tensors and plain values, and is not read: {line:.200}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ConfigError(f"{path} has another format than {FORMAT}: read it with the kdsim that wrote it")
-    return {name: value for name, value in content.items() if name != "format"}

@@ -318,11 +318,21 @@ class Walk:
 
 
 def require_finite(task: Task, index: Tensor, q: Tensor) -> None:
-    """Refuse a loss that is infinite at targets q (..., b, K) of the images (..., b) whatever the student says."""
+    """Refuse a loss that is infinite at targets q (..., b, K) of the images (..., b) whatever the student says.
+
+    Also targets off the simplex where a loss looks at them: it sees their logarithms, which a negative one has not.
+    """
+    name, looked_at = kind_of(type(task.loss)), getattr(task.loss, "weights", (0.0, 1.0))[1] > 0
+    if looked_at and not task.supervision.on_simplex:
+        why = f"targets of {kind_of(type(task.supervision))}, which leave the simplex"
+        raise ConfigError(f"loss = {name} is not allowed on {why}: a network takes class probabilities")
     outputs = torch.linspace(-1, 1, q.numel(), device=q.device).view(q.shape)
     if not torch.isfinite(task.loss(outputs, q.log(), task.train.y[index], 1.0)).all():
-        why = f"targets of {kind_of(type(task.supervision))}, which have classes of probability zero"
-        raise ConfigError(f"loss = {kind_of(type(task.loss))} is not allowed on {why}: must be one that takes them")
+        targets = f"targets of {kind_of(type(task.supervision))}"
+        if (q > 0).all():
+            raise ConfigError(f"loss = {name} is not allowed on {targets}: it is not finite on the first batch")
+        why = f"{targets}, which have classes of probability zero"
+        raise ConfigError(f"loss = {name} is not allowed on {why}: must be one that takes them")
 
 
 def require_form(found: dict[str, Any], own: dict[str, Any], what: str, task: Task) -> None:

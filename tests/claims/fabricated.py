@@ -19,17 +19,12 @@ def results(
     name: str = "fabricated",
 ) -> StudyResults:
     """From rows, and for each cell columns of its replicas and of its curve."""
-    return StudyResults(
-        name=name,
-        settings={},
-        records=list(records),
-        rows=pd.DataFrame(records),
-        curves=_stack(curves or {}),
-        replicas=_stack({cell: {"replica": _count(columns)} | columns for cell, columns in (replicas or {}).items()}),
-        spectrum=pd.DataFrame({"cell": []}),
-        folder=Path("nowhere"),
-        info={},
-    )
+    tables = {
+        "curves": _stack(curves or {}),
+        "replicas": _stack({cell: {"replica": _count(columns)} | columns for cell, columns in (replicas or {}).items()}),
+        "spectrum": pd.DataFrame({"cell": []}),
+    }
+    return StudyResults(name, {}, list(records), Path("nowhere"), {}, tables.__getitem__)
 
 
 def spread(mean: float, width: float = 0.01, count: int = 12, seed: int = 0) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ from tiny_study import Tiny
 
 from kdsim.config import ConfigError
 from kdsim.study import packs, runner
+from kdsim.study.executors import Walk
 from kdsim.study.store import PARTIAL, read_study
 from kdsim.supervision import Exact, OneHot
 
@@ -39,22 +42,23 @@ def test_blocks_change_nothing(tmp_path, monkeypatch, engine):
 
 def test_finished_blocks_are_not_run_again(tmp_path, small_blocks, monkeypatch):
     """Interrupted in the third block: the first two are kept, and the tables are those of an undisturbed run."""
-    undisturbed = _tables(runner.run(Tiny(), tmp_path / "whole").folder)
-    calls: list[str] = []
-    block = runner._Session._block
+    study = Tiny(replicas=24, supervisions=(OneHot(),))
+    undisturbed = _tables(runner.run(study, tmp_path / "whole").folder)
+    calls: list[int] = []
+    walk = Walk.run
 
-    def watched(self, prepared, part, done, *, keep):
-        calls.append(part.key)
+    def watched(self, *arguments):
+        calls.append(self.number)
         if len(calls) == 3:
-            self.told_to_stop.set()
-        return block(self, prepared, part, done, keep=keep)
+            os.kill(os.getpid(), signal.SIGINT)
+        return walk(self, *arguments)
 
-    monkeypatch.setattr(runner._Session, "_block", watched)
+    monkeypatch.setattr(Walk, "run", watched)
     with pytest.raises(runner.Interrupted):
-        runner.run(Tiny(), tmp_path / "out")
-    assert len(calls) == 3 and len(list((tmp_path / "out" / PARTIAL).glob("*.done.pt"))) >= 2
-    result = runner.run(Tiny(), tmp_path / "out")
-    assert result.replica_steps < 3 * 8 * 400
+        runner.run(study, tmp_path / "out")
+    assert calls == [0, 1, 2] and len(list((tmp_path / "out" / PARTIAL).glob("*.done.pt"))) >= 2
+    result = runner.run(study, tmp_path / "out")
+    assert result.replica_steps <= 12 * 400
     for ours, theirs in zip(_tables(result.folder), undisturbed, strict=True):
         pd.testing.assert_frame_equal(ours, theirs)
 
@@ -64,7 +68,7 @@ def test_a_damaged_block_is_named(tmp_path, small_blocks):
     (tmp_path / PARTIAL).mkdir()
     (tmp_path / PARTIAL / f"{pack.blocks()[1].key}.done.pt").write_bytes(b"nothing")
     result = runner.run(Tiny(), tmp_path)
-    assert result.user_error and "done.pt cannot be read" in result.failures[0]
+    assert result.user_error and "done.pt is not a file of kdsim" in result.failures[0]
 
 
 def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
@@ -72,7 +76,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
         available = 1 << 20
 
     monkeypatch.setattr("psutil.virtual_memory", Memory)
-    with pytest.raises(ConfigError, match=r"30,000,000 replicas need about .* GiB of memory, and 0.00098 GiB are free"):
+    with pytest.raises(ConfigError, match=r"10,000,000 replicas need about .* GiB of memory, and 0.00098 GiB are free"):
         runner.run(Tiny(replicas=10_000_000), tmp_path)
 
 

@@ -12,6 +12,7 @@ from tiny_study import Tiny
 
 from kdsim.cli import main
 from kdsim.config import ConfigError, digest
+from kdsim.files import signed
 from kdsim.study import computations, report, runner, teacher_report, trainings
 from kdsim.study.base import Computation
 from kdsim.study.packs import cells_of
@@ -21,6 +22,7 @@ FILE = """
 from dataclasses import dataclass, field
 from typing import ClassVar
 import pandas as pd
+from kdsim.files import signed
 from kdsim.config import ConfigError
 from kdsim.data import KnownImages
 from kdsim.problems import Images
@@ -233,7 +235,7 @@ def test_damaged(tmp_path: Path, file: Path) -> None:
     cell = tmp_path / "out" / "cells" / digest(study.cells()[0]) / "cell.json"
     content = json.loads(cell.read_text())
     del content["summary"]["computation"]
-    cell.write_text(json.dumps(content))
+    cell.write_text(json.dumps(signed(content)))
     with pytest.raises(ConfigError, match="summary has no computation"):
         read_study(result.folder)
 

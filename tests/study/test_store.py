@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
-from kdsim.config import SCHEMA_VERSION, ConfigError
+from kdsim.config import ConfigError
 from kdsim.engines.base import State
 from kdsim.engines.recorder import METRICS, Record
+from kdsim.files import Damaged, signed
 from kdsim.study.rows import bound_curve, flat_row, json_ready
-from kdsim.study.store import CELL_FILE, CURVES_FILE, STUDY_FILE, Store, json_text, read_study
+from kdsim.study.store import CELL_FILE, CURVES_FILE, STORE_VERSION, STUDY_FILE, Store, json_text, read_study
 from kdsim.study.tables import curves_table, replicas_table
 
 INFO = {"cell": {"class": "Cell"}, "summary": {}, "prediction": {"mu": 1.0}, "measurement": {"floor": math.inf}}
@@ -66,7 +67,7 @@ def test_a_damaged_cell_is_refused_with_advice(store: Store, name: str, damage: 
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", f'{{"schema": {SCHEMA_VERSION}}}'])
+@pytest.mark.parametrize("content", ["[]", "{}", f'{{"schema": {STORE_VERSION}}}'])
 def test_json_that_is_no_cell_is_damaged(store: Store, content: str) -> None:
     (store.cell_folder("abc") / CELL_FILE).write_text(content)
     with pytest.raises(ConfigError, match="is damaged"):
@@ -75,11 +76,11 @@ def test_json_that_is_no_cell_is_damaged(store: Store, content: str) -> None:
 
 def test_another_schema_is_refused_by_name(store: Store) -> None:
     file = store.cell_folder("abc") / CELL_FILE
-    file.write_text(file.read_text().replace(f'"schema": {SCHEMA_VERSION}', '"schema": 99'))
+    file.write_text(file.read_text().replace(f'"schema": {STORE_VERSION}', '"schema": 99'))
     with pytest.raises(ConfigError) as caught:
         store.read_cell("abc")
     assert str(file) in str(caught.value)
-    assert "99" in str(caught.value) and str(SCHEMA_VERSION) in str(caught.value)
+    assert "99" in str(caught.value) and str(STORE_VERSION) in str(caught.value)
 
 
 @pytest.mark.parametrize("blocked", ["", "cells", "partial"])
@@ -93,21 +94,21 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, blocked: str
 
 def test_partial_state_comes_back_bit_for_bit(store: Store) -> None:
     state = State(7, torch.rand(2, 3, 4), {"sum": torch.rand(2, dtype=torch.float64)})
-    store.write_partial("p", state, 1.5)
-    read, seconds = store.read_partial("p")
+    store.unfinished.write_state("p", state, 1.5)
+    read, seconds = store.unfinished.read_state("p")
     assert read is not None and read.step == 7 and seconds == 1.5
     for name, value in vars(state).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(getattr(read, name), value)
     assert torch.equal(read.recorder["sum"], state.recorder["sum"])
-    store.delete_partial("p")
-    assert store.read_partial("p") == (None, 0.0)
+    store.unfinished.forget("p", ["p"])
+    assert store.unfinished.read_state("p") == (None, 0.0)
 
 
 def test_a_damaged_partial_state_is_refused_with_advice(store: Store) -> None:
-    store.partial_file("p").write_bytes(b"PK")
-    with pytest.raises(ConfigError, match=r"p\.pt cannot be read .* delete it"):
-        store.read_partial("p")
+    store.unfinished.state_file("p").write_bytes(b"PK")
+    with pytest.raises(Damaged, match=r"p\.pt is not a file of kdsim.* delete it"):
+        store.unfinished.read_state("p")
 
 
 def test_a_folder_without_a_study_says_what_there_is(store: Store) -> None:
@@ -206,7 +207,7 @@ def test_a_folder_in_place_of_a_table_is_refused(store: Store) -> None:
 @pytest.mark.parametrize("part", ["summary", "prediction", "measurement"])
 def test_a_cell_with_a_part_of_another_kind_is_damaged(store: Store, part: str) -> None:
     file = store.cell_folder("abc") / CELL_FILE
-    file.write_text(json.dumps(json.loads(file.read_text()) | {part: 5}))
+    file.write_text(json.dumps(signed(json.loads(file.read_text()) | {part: 5})))
     with pytest.raises(ConfigError, match=f"is damaged.*{part} = 5"):
         store.read_cell("abc")
 
@@ -225,7 +226,7 @@ STUDY = {"study": "s", "digest": "d", "settings": {}, "cells": [], "figure": Non
 def test_a_study_with_wrong_content_is_refused(store: Store, change: dict) -> None:
     folder = store.write_study(STUDY, [])
     assert read_study(folder).name == "s"
-    (folder / "study.json").write_text(json.dumps({"schema": SCHEMA_VERSION, **STUDY, **change}))
+    (folder / "study.json").write_text(json.dumps(signed({"schema": STORE_VERSION, **STUDY, **change})))
     with pytest.raises(ConfigError, match=f"study folder .* is damaged.*{next(iter(change))}"):
         read_study(folder)
 

@@ -317,7 +317,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"is of training .* delete it to start over"):
         other.run(checkpoints=tmp_path)
     (tmp_path / f"{digest(trainer)}-all.pt").write_bytes(b"nothing")
-    with pytest.raises(ConfigError, match="delete it to train again"):
+    with pytest.raises(ConfigError, match="delete it to start over"):
         trainer.run(checkpoints=tmp_path)
     task = task_of(trainer)
     with pytest.raises(ConfigError, match="stored state of 3 replicas is not one of a mlp in this training"):

@@ -17,9 +17,9 @@ from tiny_training import LabelledImages, tiny
 from torch.nn import functional
 
 from kdsim.config import ConfigError, digest
+from kdsim.files import FORMAT, HEAD, StorageError, read_checked, write_checked
 from kdsim.networks import build
-from kdsim.training import TrainedNetwork, read_checked, write_checked
-from kdsim.training.trained import FORMAT, HEAD
+from kdsim.training import TrainedNetwork
 
 TRAINER = tiny(6, replicas=2)
 
@@ -132,8 +132,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, network, monkeypatch):
     def full(number: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdsim.training.trained.os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("kdsim.files.os.fsync", full)
+    with pytest.raises(StorageError, match="weights.pt' cannot be written: No space left"):
         replace(network, replica=5).save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
@@ -147,7 +147,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, network, monkeypatch):
 def test_a_truncated_checkpoint_is_refused(tmp_path, checkpoint, cut):
     name, content = checkpoint
     line = refusal(tmp_path, content[:cut], name)
-    assert name in line and "delete it to train again" in line
+    assert name in line and "delete it to start over" in line
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_no_change_goes_unnoticed(small, where, flip, kind):
         return
     with pytest.raises(ConfigError) as caught:
         read_checked(path)
-    assert "\n" not in str(caught.value) and "delete it to train again" in str(caught.value)
+    assert "\n" not in str(caught.value) and "delete it to start over" in str(caught.value)
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,188 @@
+"""Files that are whole or absent, and that notice when they were altered.
+
+A file is written under a hidden temporary name in its folder, brought to the disk, and renamed. A process that is
+killed leaves at most a temporary file, which `sweep` removes. What cannot be written raises `StorageError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from kdsim.config import ConfigError
+from kdsim.untrusted import read_file, require_plain
+
+FORMAT = 1
+HEAD = b"kdsim 1 sha256 "
+"""First bytes of a file of tensors; after them the SHA-256 of the rest in hexadecimal digits, and a line feed."""
+
+CHECKSUM = "sha256"
+"""Key of a JSON file under which the SHA-256 of all its other content stands."""
+
+_HOST = re.sub(r"[^A-Za-z0-9-]", "", platform.node())[:40] or "host"
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)-[0-9a-f]{8}")
+
+
+class StorageError(ConfigError):
+    """A file cannot be written: the disk is full, the folder is read-only or gone."""
+
+
+class Damaged(ConfigError):
+    """A file or folder of results is truncated, altered, or of another kdsim.
+
+    Attributes:
+        path: what is damaged: without it, the work that it held is done again.
+    """
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[Damaged], tuple[str, Path]]:
+        """It travels between processes."""
+        return Damaged, (str(self), self.path)
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Within the block an `OSError` becomes a `StorageError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise StorageError(f"{str(path)!r} cannot be written: {why}") from None
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """A free temporary name in the folder of `path`; whatever is left under it in the end is removed."""
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with suppress(OSError):  # of a folder that is gone, or read-only by now
+                temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes of this host left in a folder."""
+    for path in folder.glob(".*"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and found["host"] == _HOST and not psutil.pid_exists(int(found["pid"])):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, *parts: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with storing(path), temporary_beside(path) as temporary:
+        write_new(temporary, *parts, durable=True)
+        temporary.replace(path)
+
+
+def write_new(path: Path, *parts: bytes, durable: bool) -> None:
+    """Write a new file.
+
+    Args:
+        durable: wait until the disk has it, some milliseconds: a power cut then leaves no renamed file without content.
+    """
+    with open(path, "xb") as file:
+        for part in parts:
+            file.write(part)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def sha256(data: bytes) -> str:
+    """In hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+# Tensors ----------------------------------------------------------------------------------------
+
+
+def write_checked(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values to a file, whole or not at all.
+
+    `read_checked` notices every later change of the file.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    stream = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, stream)
+    data = stream.getvalue()
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, HEAD + sha256(data).encode() + b"\n", data)
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """What `write_checked` wrote; no code in the file is run.
+
+    Raises:
+        Damaged: the file is missing, truncated, altered, of another format or something else.
+    """
+    try:
+        whole = read_file(path)
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read: {error.strerror}", path) from None
+    end = len(HEAD) + 64
+    if not whole.startswith(HEAD) or whole[end : end + 1] != b"\n":
+        raise Damaged(f"{path} is not a file of kdsim, or its first bytes are lost: delete it to start over", path)
+    data = whole[end + 1 :]
+    expected, found = whole[len(HEAD) : end].decode("ascii", "replace"), sha256(data)
+    if found != expected:
+        why = f"its SHA-256 is {found[:12]}..., it should be {expected[:12]}..."
+        raise Damaged(f"{path} is truncated or altered: {why}; delete it to start over", path)
+    try:
+        require_plain(data)
+        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except Exception as error:  # a hostile or foreign file makes the reader raise almost anything
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Damaged(f"{path} holds more than tensors and plain values, and is not read: {line:.200}", path) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise Damaged(f"{path} has another format than {FORMAT}: read it with the kdsim that wrote it", path)
+    return {name: value for name, value in content.items() if name != "format"}
+
+
+# JSON -------------------------------------------------------------------------------------------
+
+
+def signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of a JSON file (strict, texts as keys) with its checksum."""
+    bare = {key: value for key, value in content.items() if key != CHECKSUM}
+    text = json.dumps(bare, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return {**bare, CHECKSUM: sha256(text.encode())}
+
+
+def is_intact(content: Mapping[str, Any]) -> bool:
+    """Whether the checksum in the content of a JSON file is right."""
+    try:
+        return signed(content)[CHECKSUM] == content.get(CHECKSUM)
+    except (TypeError, ValueError, RecursionError):  # what strict JSON has not, as NaN, or depth without end
+        return False

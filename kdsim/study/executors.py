@@ -1,0 +1,201 @@
+"""What a run consists of, in pieces that can be computed anywhere; and the contract of what computes them."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdsim import config
+from kdsim.config import ConfigError
+from kdsim.engines import Choice
+from kdsim.engines.base import State
+from kdsim.files import Damaged, StorageError
+from kdsim.study import work
+from kdsim.study.base import Cell
+from kdsim.study.computations import Computing
+from kdsim.study.packs import Pack, choice_of
+from kdsim.study.provenance import stamp
+from kdsim.study.store import Store
+from kdsim.study.trainings import Fitting, Training
+
+Job = Training | Fitting | Computing
+"""What is trained, fitted or computed as a whole, and keeps its own checkpoints in the results folder."""
+
+FINISH_CELLS = 8
+"""Cells that are finished at a time, and stored before the next."""
+
+
+@dataclass(frozen=True, eq=False)  # holds tensors
+class Walk:
+    """A block of a pack is to be walked for a slice of time. Gives `work.Walked`.
+
+    Attributes:
+        number: of the block.
+        state: from which it goes on; None is the start.
+    """
+
+    pack: Pack
+    number: int
+    state: State | None
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return self.pack.cells[0].device
+
+    def run(self, report: Callable[[int], None], stop: Callable[[], bool], slice_seconds: float) -> work.Walked:
+        """Compute it.
+
+        Args:
+            report: told the replica-steps of the block that are done.
+            stop: asked between two chunks of steps; the block then ends early.
+        """
+        started = time.monotonic()
+        replicas = self.pack.blocks()[self.number].replicas
+
+        def at(step: int) -> bool:
+            report(step * replicas)
+            return stop() or time.monotonic() - started > slice_seconds
+
+        return work.walk(self.pack, self.number, self.state, at)
+
+
+@dataclass(frozen=True, eq=False)
+class Finish:
+    """Cells of a pack whose replicas are at their end are to be measured. Gives a list of `work.FinishedCell`.
+
+    Attributes:
+        seconds: that the engine took for the pack.
+    """
+
+    pack: Pack
+    cells: Sequence[work.Seen]
+    seconds: float
+
+    device = "cpu"
+
+    def run(
+        self, report: Callable[[int], None], stop: Callable[[], bool], slice_seconds: float
+    ) -> list[work.FinishedCell]:
+        """Compute it; it takes seconds and is not interrupted."""
+        return work.finish(self.pack, self.cells, self.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class RunJob:
+    """A job is to be done. Gives whether it is: it stores its result itself, in a folder that all workers share.
+
+    Attributes:
+        root: the results folder.
+    """
+
+    job: Job
+    root: Path
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        if isinstance(self.job, Computing):
+            return getattr(self.job.computation, "device", "cpu")
+        return self.job.trainer.device if isinstance(self.job, Training) else self.job.teacher.training.device
+
+    def run(self, report: Callable[[int], None], stop: Callable[[], bool], slice_seconds: float) -> bool:
+        """Compute it."""
+        return self.job.run(Store(self.root), lambda done, total: report(done), stop, stamp()) is not None
+
+
+Task = Walk | Finish | RunJob
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A task ended with an error.
+
+    Attributes:
+        line: what is said of it.
+        user_error: whether it is a `ConfigError`.
+        damaged: the file whose damage is the reason, if it is.
+        no_storage: whether results cannot be written, which ends the run.
+    """
+
+    line: str
+    user_error: bool
+    damaged: Path | None = None
+    no_storage: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a task.
+
+    Attributes:
+        result: what the task gives, or how it failed.
+        seconds: that it took where it ran.
+    """
+
+    result: Any | Failed
+    seconds: float
+
+
+def outcome(task: Task, report: Callable[[int], None], stop: Callable[[], bool], slice_seconds: float) -> Outcome:
+    """Run a task here."""
+    started = time.monotonic()
+    result: Any
+    try:
+        result = task.run(report, stop, slice_seconds)
+    except (Exception, SystemExit) as error:  # a study file's own code can raise anything
+        result = failed(error)
+    return Outcome(result, time.monotonic() - started)
+
+
+def failed(error: BaseException) -> Failed:
+    """An error in the form that travels between processes."""
+    damaged = error.path if isinstance(error, Damaged) else None
+    return Failed(config.error_line(error), isinstance(error, ConfigError), damaged, isinstance(error, StorageError))
+
+
+class Executor(ABC):
+    """Runs tasks, here or elsewhere, several at a time or not.
+
+    Attributes:
+        slots: tasks that it takes at a time.
+        block_replicas: replicas that it wants in a pack, at most; None for the default of `packs`.
+        report, stop, slice_seconds: see `begin`.
+    """
+
+    slots: int = 1
+    block_replicas: int | None = None
+
+    def begin(self, report: Callable[[int, int], None], stop: Callable[[], bool], slice_seconds: float) -> None:
+        """A run starts.
+
+        Args:
+            report: to be called, while `wait` waits, with a task's number and its replica-steps done.
+            stop: whether tasks are to end at their next chunk of steps.
+            slice_seconds: time after which a pack's state comes back.
+        """
+        self.report, self.stop, self.slice_seconds = report, stop, slice_seconds
+
+    @abstractmethod
+    def check(self, cells: Sequence[Any], root: Path) -> None:
+        """Refuse cells that cannot run, before anything is computed.
+
+        Raises:
+            ConfigError: a device or the results folder is not there.
+        """
+
+    def choose(self, cell: Cell) -> Choice:
+        """The engine of a cell, on the machine that will run it."""
+        return choice_of(cell)
+
+    @abstractmethod
+    def submit(self, number: int, task: Task) -> None:
+        """Take a task; there are never more than `slots` at a time."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> tuple[int, Outcome] | None:
+        """Number and outcome of a task that has ended; None if none does within so many seconds."""

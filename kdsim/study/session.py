@@ -1,0 +1,405 @@
+"""One run of packs and jobs: what is next, what is kept on the way, and what is stored in the end.
+
+A pack is locked, planned, walked block by block and slice by slice with its state saved in between, and finished a few
+cells at a time; a job is locked and done. Several are under way at a time where the executor has several slots.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from filelock import BaseFileLock
+from torch import Tensor
+
+from kdsim import config
+from kdsim.config import ConfigError
+from kdsim.engines.recorder import Record
+from kdsim.files import Damaged, StorageError
+from kdsim.study import work
+from kdsim.study.costs import step_cost
+from kdsim.study.executors import FINISH_CELLS, Executor, Failed, Finish, Job, Outcome, RunJob, Task, Walk
+from kdsim.study.packs import Pack
+from kdsim.study.store import Store
+from kdsim.study.trainings import Fitting, Training
+from kdsim.study.unfinished import Plan, release
+
+POLL_SECONDS = 0.25
+"""Time between two looks at signals, progress and the locks of other processes."""
+
+
+class Interrupted(Exception):
+    """The run was told to stop (SIGINT or SIGTERM) and saved what it had."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        done, total: replica-steps of all packs of this run; `done` includes what an interrupted run had done.
+        step, steps, replicas: of the pack that is running.
+        share: of the cost of all packs that is done, in [0, 1]; see `kdsim.study.costs`.
+    """
+
+    done: int
+    total: int
+    step: int
+    steps: int
+    replicas: int
+    share: float
+
+
+@dataclass
+class _Item:
+    """A pack or job of this run.
+
+    Attributes:
+        work: what it is.
+        size, cost: replica-steps, and what they cost in all.
+        wanted: digests of its cells that are not stored.
+        digest: its own.
+        lock: held while it is under way.
+        tasks: what is to be submitted next.
+        flying: tasks that are under way.
+        spent: seconds that each block took, by its number.
+        reached: replica-steps of each block, or of the job (0), that are done.
+        before: those that an earlier run had done.
+        over: whether it is stored or has failed.
+    """
+
+    work: Pack | Job
+    size: int
+    cost: float
+    wanted: set[str]
+    digest: str
+    lock: BaseFileLock | None = None
+    tasks: deque[Task] = field(default_factory=deque)
+    flying: int = 0
+    spent: dict[int, float] = field(default_factory=dict)
+    reached: dict[int, int] = field(default_factory=dict)
+    before: dict[int, int] = field(default_factory=dict)
+    over: bool = False
+
+    @property
+    def done(self) -> int:
+        """Replica-steps."""
+        return self.size if self.over else sum(self.reached.values())
+
+    @property
+    def new(self) -> int:
+        """Replica-steps of this run."""
+        return sum(self.reached.values()) - sum(self.before.values())
+
+
+class Session:
+    """Runs packs and jobs to their ends.
+
+    Args:
+        store: where results go.
+        executor: what computes.
+        todo: packs and jobs, those on which others depend first.
+        stored: digests of finished cells; grows.
+        progress: called as the run goes on.
+        note: called with a line for people.
+        repair: set damaged files of unfinished work aside and start over, instead of failing.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        todo: Sequence[Pack | Job],
+        stored: set[str],
+        told_to_stop: threading.Event,
+        slice_seconds: float,
+        progress: Callable[[Progress], None] | None,
+        note: Callable[[str], None],
+        repair: bool,
+    ) -> None:
+        self.store, self.executor, self.stored, self.told_to_stop = store, executor, stored, told_to_stop
+        self.progress, self.note, self.repair = progress, note, repair
+        self.items = [_item(each) for each in todo]
+        self.total = sum(item.size for item in self.items)
+        self.failures: list[Failed] = []
+        self.engine_seconds = 0.0
+        self._cost = sum(item.cost for item in self.items)
+        self._waiting = deque(self.items)  # not begun
+        self._active: list[_Item] = []
+        self._flying: dict[int, tuple[_Item, Task]] = {}
+        self._number = 0
+        self._elsewhere = False  # whether it was said that another process runs some
+        executor.begin(self._report, told_to_stop.is_set, slice_seconds)
+
+    @property
+    def replica_steps(self) -> int:
+        """Done in this run."""
+        return sum(item.new for item in self.items)
+
+    def run(self) -> None:
+        """Run all. What fails is in `failures`; the others run.
+
+        Raises:
+            Interrupted: it was told to stop; what was done is saved.
+            StorageError: results cannot be written.
+        """
+        try:
+            while self._waiting or self._active:
+                if not self.told_to_stop.is_set():
+                    self._fill()
+                elif not self._flying:
+                    raise Interrupted(self._where())
+                if self._flying:
+                    ended = self.executor.wait(POLL_SECONDS)
+                    if ended is not None:
+                        self._take(*ended)
+                elif self._waiting and not self._active:
+                    time.sleep(POLL_SECONDS)  # other processes hold their locks
+        finally:
+            for item in self._active:
+                self._unlock(item)
+
+    # What is next
+
+    def _fill(self) -> None:
+        """Submit as many tasks as the executor takes: of what is under way first, then of what is not begun."""
+        while len(self._flying) < self.executor.slots:
+            task = next(self._ready(), None)
+            if task is None:
+                return
+            item, what = task
+            self._number += 1
+            item.flying += 1
+            self._flying[self._number] = item, what
+            self.executor.submit(self._number, what)
+
+    def _ready(self) -> Iterator[tuple[_Item, Task]]:
+        for item in self._active:
+            if item.tasks:
+                yield item, item.tasks.popleft()
+        for _ in range(len(self._waiting)):
+            item = self._waiting.popleft()
+            if not self._may_begin(item):
+                self._waiting.append(item)
+                continue
+            self._guarded(item, lambda item=item: self._begin(item))
+            if item.tasks:
+                yield item, item.tasks.popleft()
+
+    def _may_begin(self, item: _Item) -> bool:
+        """Whether what it depends on is over, and no other process runs it; its lock is then held."""
+        if (needed := _needs(item.work)) and any(other.digest in needed for other in (*self._waiting, *self._active)):
+            return False
+        item.lock = self.store.unfinished.lock(item.digest)
+        if item.lock is None and not self._elsewhere:
+            self._elsewhere = True
+            self.note("another process runs a part of this study: it is left to it")
+        return item.lock is not None
+
+    def _begin(self, item: _Item) -> None:
+        """Find out what is left of an item whose lock is held."""
+        self._active.append(item)
+        for digest in [digest for digest in item.wanted if self.store.has_cell(digest)]:  # another process stored it
+            self.store.check_cell(digest)
+            self._count(item, digest)
+        if not item.wanted:
+            self._over(item)
+        elif isinstance(item.work, Pack):
+            self._begin_pack(item, item.work)
+        else:
+            item.tasks.append(RunJob(item.work, self.store.root.absolute()))
+
+    def _begin_pack(self, item: _Item, pack: Pack) -> None:
+        unfinished = self.store.unfinished
+        for number, block in enumerate(pack.blocks()):
+            if unfinished.block_file(block.key).exists():
+                item.reached[number] = item.before[number] = block.replicas * pack.steps
+                continue
+            state, item.spent[number] = unfinished.read_state(block.key)
+            item.before[number] = item.reached[number] = state.step * block.replicas if state else 0
+            item.tasks.append(Walk(pack, number, state))
+        if not item.tasks:
+            self._finish_pack(item, pack)
+
+    # What came of it
+
+    def _take(self, number: int, outcome: Outcome) -> None:
+        item, task = self._flying.pop(number)
+        item.flying -= 1
+        if item.over:  # another of its tasks failed
+            return
+        if not isinstance(task, Finish):
+            self.engine_seconds += outcome.seconds
+        self._guarded(item, lambda: self._use(item, task, outcome))
+
+    def _use(self, item: _Item, task: Task, outcome: Outcome) -> None:
+        if isinstance(outcome.result, Failed):
+            self._fail(item, outcome.result)
+        elif isinstance(task, Walk):
+            item.spent[task.number] += outcome.seconds
+            self._walked(item, task, outcome.result)
+        elif isinstance(task, Finish):
+            for cell in outcome.result:
+                self.store.write_cell(cell.digest, cell.info, cell.curves, cell.replicas, cell.spectrum)
+                self._count(item, cell.digest)
+            if not item.wanted:
+                self.store.unfinished.forget(item.digest, [block.key for block in task.pack.blocks()])
+                self._over(item)
+        elif outcome.result:
+            self._count(item, task.job.digest)
+            self._over(item)
+        # else: a job that was told to stop has saved its state
+
+    def _walked(self, item: _Item, task: Walk, walked: work.Walked) -> None:
+        pack, unfinished = task.pack, self.store.unfinished
+        block = pack.blocks()[task.number]
+        item.reached[task.number] = walked.state.step * block.replicas
+        if walked.record is None:
+            self._plan(pack)
+            unfinished.write_state(block.key, walked.state, item.spent[task.number])
+            item.tasks.appendleft(Walk(pack, task.number, walked.state))
+            return
+        if len(pack.cells) == len(pack.blocks()) == 1 and not self.told_to_stop.is_set():  # its cell is stored at once
+            self._finish(item, pack, walked.record, walked.parameters, item.spent[0])
+            return
+        self._plan(pack)
+        unfinished.write_block(block.key, walked.record, walked.parameters, item.spent[task.number])
+        if not item.tasks and not item.flying:
+            self._finish_pack(item, pack)
+
+    def _plan(self, pack: Pack) -> None:
+        """Say what the pack consists of before something of it is kept."""
+        if not self.store.unfinished.has_plan(pack.digest):
+            cells = tuple(config.digest(cell) for cell in pack.cells)
+            self.store.unfinished.write_plan(Plan(pack.digest, cells, pack.block_replicas))
+
+    def _finish_pack(self, item: _Item, pack: Pack) -> None:
+        """All blocks are on disk: join them, and finish what is wanted."""
+        kept = [block.key for block in pack.blocks()]
+        seconds = 0.0
+
+        def blocks() -> Iterator[tuple[Record, Tensor | None]]:
+            nonlocal seconds
+            for key in kept:
+                record, parameters, spent = self.store.unfinished.read_block(key)
+                seconds += spent
+                yield record, parameters
+
+        record, parameters = work.joined(blocks(), pack.replicas)
+        self._finish(item, pack, record, parameters, seconds)
+
+    def _finish(self, item: _Item, pack: Pack, record: Record, parameters: Tensor | None, seconds: float) -> None:
+        cells = list(work.seen(pack, record, parameters, item.wanted))
+        for first in range(0, len(cells), FINISH_CELLS):
+            item.tasks.append(Finish(pack, cells[first : first + FINISH_CELLS], seconds))
+
+    # Ends
+
+    def _guarded(self, item: _Item, step: Callable[[], None]) -> None:
+        """A step of an item: what it raises is the item's failure, unless nothing can be stored any more."""
+        try:
+            step()
+        except StorageError:
+            raise
+        except ConfigError as error:
+            damaged = error.path if isinstance(error, Damaged) else None
+            self._fail(item, Failed(config.error_line(error), True, damaged))
+
+    def _fail(self, item: _Item, failure: Failed) -> None:
+        if failure.no_storage:
+            raise StorageError(failure.line)
+        if failure.damaged is not None and self.repair:
+            self.note(self.store.set_aside(Damaged(failure.line, failure.damaged)))
+            self._restart(item)
+            return
+        line = f"{item.work} failed: {failure.line}"
+        self.failures.append(Failed(line, failure.user_error, failure.damaged))
+        self._over(item)
+
+    def _restart(self, item: _Item) -> None:
+        """Begin it again from what is on disk; results that are under way are dropped."""
+        self._over(item)
+        again = _item(item.work, item.wanted)
+        self.items[self.items.index(item)] = again
+        self._waiting.appendleft(again)
+
+    def _count(self, item: _Item, digest: str) -> None:
+        item.wanted.discard(digest)
+        self.stored.add(digest)
+
+    def _over(self, item: _Item) -> None:
+        item.over = True
+        self._leave(item)
+
+    def _leave(self, item: _Item) -> None:
+        item.tasks.clear()
+        self._active.remove(item)
+        self._unlock(item)
+
+    def _unlock(self, item: _Item) -> None:
+        if item.lock is not None:
+            release(item.lock)
+            item.lock = None
+
+    # What is said of it
+
+    def _report(self, number: int, done: int) -> None:
+        """Replica-steps of a task, while it is under way."""
+        if number not in self._flying:  # a late word of a task that is over
+            return
+        item, task = self._flying[number]
+        at = task.number if isinstance(task, Walk) else 0
+        if at not in item.before:  # a job says where it goes on with its first word
+            item.before[at] = done
+        item.reached[at] = done
+        if self.progress is not None:
+            replicas = item.work.replicas
+            if isinstance(task, Walk):
+                replicas = item.work.blocks()[at].replicas
+            share = sum(each.cost * each.done / each.size for each in self.items if each.size) / (self._cost or 1)
+            self.progress(
+                Progress(
+                    done=sum(each.done for each in self.items),
+                    total=self.total,
+                    step=done // replicas,
+                    steps=item.work.steps,
+                    replicas=replicas,
+                    share=min(share, 1.0),
+                )
+            )
+
+    def _where(self) -> str:
+        """Where the run stands, for a message."""
+        begun = [item for item in self._active if item.size]
+        if len(begun) > 1:
+            return f"interrupted in {len(begun)} packs or trainings"
+        if not begun:
+            return "interrupted"
+        item = begun[0]
+        return f"interrupted at step {item.done * item.work.steps // item.size} of {item.work.steps}"
+
+
+def _item(what: Pack | Job, wanted: set[str] | None = None) -> _Item:
+    size = _size(what)
+    cells = {config.digest(cell) for cell in what.cells} if isinstance(what, Pack) else {what.digest}
+    return _Item(what, size, size * step_cost(what), wanted if wanted is not None else cells, what.digest)
+
+
+def _size(what: Pack | Job) -> int:
+    """Replica-steps; 0 where the data that they depend on is missing, which the work says when it is its turn."""
+    try:
+        return what.replicas * what.steps
+    except ConfigError:
+        return 0
+
+
+def _needs(what: Pack | Job) -> set[str]:
+    """Digests of trainings that must be over before it begins: that of its teacher."""
+    if isinstance(what, Fitting):
+        return {config.digest(what.teacher.training)}
+    if isinstance(what, Training) and what.trainer.teacher is not None:
+        return {config.digest(what.trainer.teacher.training)}
+    return set()

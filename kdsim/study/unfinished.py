@@ -1,0 +1,185 @@
+"""Work under way on disk: from what is here a run goes on, and what is finished is deleted.
+
+DIR/partial/<pack>.plan.json            which cells run together: an interrupted pack goes on as the same pack
+DIR/partial/<pack>[-<block>].pt         the exact state of an engine
+DIR/partial/<pack>-<block>.done.pt      a finished block of a pack that has several
+DIR/partial/<digest>-r<replica>.pt      a replica of an interrupted training (`kdsim.training.checkpoints`)
+DIR/partial/<digest>.lock               held by the process that runs the pack or training
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import BaseFileLock, FileLock, Timeout
+
+from kdsim.engines.base import State
+from kdsim.engines.recorder import Record
+from kdsim.files import Damaged, is_intact, read_checked, signed, storing, write_bytes, write_checked
+
+PLAN = ".plan.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an interrupted pack consists of.
+
+    Attributes:
+        pack: its digest.
+        cells: digests of its cells, in their order.
+        block_replicas: replicas of a block, at most.
+    """
+
+    pack: str
+    cells: tuple[str, ...]
+    block_replicas: int
+
+
+class Unfinished:
+    """The folder of work under way.
+
+    Args:
+        folder: DIR/partial.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    # Plans
+
+    def write_plan(self, plan: Plan) -> None:
+        """Before a pack starts: without it, its state would be of no use to a run that packs the rest anew."""
+        content = {"cells": list(plan.cells), "block_replicas": plan.block_replicas}
+        write_bytes(self._plan_file(plan.pack), json.dumps(signed(content), indent=1).encode())
+
+    def plans(self) -> Iterator[Plan]:
+        """All that are there.
+
+        Raises:
+            Damaged: one cannot be read.
+        """
+        for file in sorted(self.folder.glob(f"*{PLAN}")):
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+            except FileNotFoundError:  # another process has finished it meanwhile
+                continue
+            except (OSError, ValueError, RecursionError) as error:
+                raise _damaged(file, error) from None
+            if not isinstance(content, dict) or not is_intact(content):
+                raise Damaged(f"plan {file} is truncated or altered: delete it to start over", file)
+            try:
+                cells, limit = tuple(map(str, content["cells"])), int(content["block_replicas"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise _damaged(file, error) from None
+            yield Plan(file.name.removesuffix(PLAN), cells, limit)
+
+    def has_plan(self, pack: str) -> bool:
+        """Whether there is one of that digest."""
+        return self._plan_file(pack).exists()
+
+    def _plan_file(self, pack: str) -> Path:
+        return self.folder / f"{pack}{PLAN}"
+
+    # States and blocks
+
+    def state_file(self, key: str) -> Path:
+        """File of the state of a pack, or of a block of it."""
+        return self.folder / f"{key}.pt"
+
+    def write_state(self, key: str, state: State, seconds: float) -> None:
+        """Save the state of a running block, and the time that it took so far."""
+        write_checked(self.state_file(key), {"state": dict(vars(state)), "seconds": seconds})
+
+    def read_state(self, key: str) -> tuple[State | None, float]:
+        """The state in which a block was left and the seconds that it had taken; (None, 0.0) if there is none.
+
+        Raises:
+            Damaged: there is one that cannot be used.
+        """
+        file = self.state_file(key)
+        if not file.exists():
+            return None, 0.0
+        content = read_checked(file)
+        try:
+            return State(**content["state"]), float(content["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(file, error) from None
+
+    def block_file(self, key: str) -> Path:
+        """File of a finished block."""
+        return self.folder / f"{key}.done.pt"
+
+    def write_block(self, key: str, record: Record, parameters: torch.Tensor | None, seconds: float) -> None:
+        """Keep a finished block of a pack that has several, until its cell is stored."""
+        content: dict[str, Any] = {"record": dict(vars(record)), "parameters": parameters, "seconds": seconds}
+        write_checked(self.block_file(key), content)
+        self.state_file(key).unlink(missing_ok=True)
+
+    def read_block(self, key: str) -> tuple[Record, torch.Tensor | None, float] | None:
+        """What `write_block` kept, or None.
+
+        Raises:
+            Damaged: there is one that cannot be used.
+        """
+        file = self.block_file(key)
+        if not file.exists():
+            return None
+        content = read_checked(file)
+        try:
+            return Record(**content["record"]), content["parameters"], float(content["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(file, error) from None
+
+    def forget(self, pack: str, keys: Sequence[str]) -> None:
+        """Delete all that is kept of a pack and of its blocks, the plan last."""
+        with storing(self.folder):
+            for key in keys:
+                self.state_file(key).unlink(missing_ok=True)
+                self.block_file(key).unlink(missing_ok=True)
+            self._plan_file(pack).unlink(missing_ok=True)
+
+    # Locks
+
+    @contextmanager
+    def locked(self, digest: str) -> Iterator[bool]:
+        """Hold the lock of a pack or training, if no other process does; yields whether it is held.
+
+        Nothing depends on locks but the time that two processes would spend on the same work: whatever they write is
+        the same, and is renamed into place. So the file may be removed while it is held.
+        """
+        lock = self.lock(digest)
+        if lock is None:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            release(lock)
+
+    def lock(self, digest: str) -> BaseFileLock | None:
+        """The lock of a pack or training, to be given to `release`; None if another process holds it."""
+        lock = FileLock(self.folder / f"{digest}.lock", timeout=0, thread_local=False)
+        with storing(self.folder):
+            try:
+                lock.acquire()
+            except Timeout:  # which is an OSError
+                return None
+        return lock
+
+
+def release(lock: BaseFileLock) -> None:
+    """Give a lock back and remove its file."""
+    with suppress(OSError):  # of a folder that is gone
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+
+
+def _damaged(file: Path, error: Exception) -> Damaged:
+    lines = str(error).splitlines() or [""]
+    return Damaged(f"{file} cannot be used ({type(error).__name__}: {lines[0]}): delete it to start over", file)

@@ -1,0 +1,171 @@
+"""What is computed for a pack of cells: pure functions of things that travel between processes.
+
+Nothing here reads or writes results, so it runs in this process (`kdsim.study.local`) and on workers
+(`kdsim.study.on_dask`) alike, and gives the same numbers: populations, theory and measurements are computed on one
+thread, and an engine's path does not depend on their number.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from kdsim import config
+from kdsim.engines.base import State
+from kdsim.engines.recorder import Record, join
+from kdsim.study import dynamics, rows
+from kdsim.study.base import Cell
+from kdsim.study.packs import KEPT_POOLS, Pack, Prepared
+from kdsim.study.provenance import stamp
+from kdsim.study.risk_curves import risk_curves
+from kdsim.study.tables import curves_table, replicas_table
+from kdsim.threads import one_thread
+
+
+@dataclass(frozen=True, eq=False)  # holds tensors
+class Walked:
+    """Where a block has come.
+
+    Attributes:
+        state: after the last step, from which the block goes on.
+        record: None if it is not at its end.
+        parameters: theta - reference at the end, (R, K, d), where a cell's measurement needs it.
+    """
+
+    state: State
+    record: Record | None = None
+    parameters: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)  # holds tables
+class FinishedCell:
+    """A cell as it is stored.
+
+    Attributes:
+        digest: its name.
+        info: the content of cell.json.
+        curves, replicas, spectrum: its tables; `spectrum` is None where none was recorded.
+    """
+
+    digest: str
+    info: dict[str, Any]
+    curves: pd.DataFrame
+    replicas: pd.DataFrame
+    spectrum: pd.DataFrame | None = None
+
+
+def walk(pack: Pack, number: int, state: State | None, stop: Callable[[int], bool] | None) -> Walked:
+    """Walk a block of the pack from the start, or from `state`, to its end or until `stop`.
+
+    Args:
+        number: of the block.
+        stop: see `Engine.run`.
+    """
+    record, state = prepared(pack).run(pack.blocks()[number].lanes, state=state, stop=stop)
+    if record is None:
+        return Walked(state)
+    kept = state.error.cpu() if any(map(rows.needs_parameters, pack.cells)) else None
+    return Walked(state, record, kept)
+
+
+def joined(blocks: Iterator[tuple[Record, Tensor | None]], replicas: int) -> tuple[Record, Tensor | None]:
+    """Record and last parameters of a pack from those of its blocks, one after the other."""
+    kept: list[Tensor] = []
+
+    def records() -> Iterator[Record]:
+        for record, parameters in blocks:
+            if parameters is not None:
+                kept.append(parameters)
+            yield record
+
+    return join(records(), replicas), torch.cat(kept) if kept else None
+
+
+@dataclass(frozen=True, eq=False)  # holds tensors
+class Seen:
+    """What is known of one cell when its replicas are at their end.
+
+    Attributes:
+        cell: the cell.
+        position: number of its first replica in the pack.
+        record, parameters: of its replicas, see `Walked`.
+    """
+
+    cell: Cell
+    position: int
+    record: Record
+    parameters: Tensor | None
+
+
+def seen(pack: Pack, record: Record, parameters: Tensor | None, wanted: Container[str]) -> Iterator[Seen]:
+    """The wanted cells of a pack, by digest, from the record of all its replicas."""
+    first = 0
+    for cell in pack.cells:
+        block, first = slice(first, first + cell.replicas), first + cell.replicas
+        if config.digest(cell) in wanted:
+            error = None if parameters is None else parameters[block]
+            yield Seen(cell, block.start, record.replicas(block), error)
+
+
+def finish(pack: Pack, cells: Sequence[Seen], seconds: float) -> list[FinishedCell]:
+    """Theory, measurement and tables of some cells of a pack.
+
+    Args:
+        seconds: that the engine took for the pack.
+    """
+    ready, marks = prepared(pack), stamp()
+    with one_thread():
+        return [_finished(ready, cell, seconds, marks) for cell in cells]
+
+
+def _finished(ready: Prepared, item: Seen, seconds: float, marks: Mapping[str, Any]) -> FinishedCell:
+    pack, population, cell, record = ready.pack, ready.population, item.cell, item.record
+    places = {"reference": ready.reference, "anchor": ready.anchor}
+    predicted = rows.prediction(cell, population)
+    info = {
+        "cell": config.encode(cell),
+        "summary": rows.summary(cell) | {"engine": pack.choice.engine},
+        "prediction": predicted,
+        "measurement": rows.measurement(cell, population, record, item.parameters, **places),
+        "seed": cell.seed,
+        "engine": pack.choice.engine,
+        "engine_reason": pack.choice.reason,
+        "device": cell.device,
+        "replica_steps": cell.replicas * pack.steps,
+        "pack": pack.digest,
+        "pack_position": item.position,
+        "pack_replicas": pack.replicas,
+        "block_replicas": pack.block_replicas,
+        "wall_seconds": seconds * cell.replicas / pack.replicas,  # the cell's share of the pack's time
+        **marks,
+    }
+    curves = curves_table(record)
+    steps = curves["step"].to_numpy()
+    initial_dist_sq = ready.reference.square().sum().item()  # SGD starts at zero
+    curves["bound"] = rows.bound_curve(predicted, cell.step_size, initial_dist_sq, steps)
+    curves["linearised"] = dynamics.linearised(cell, population, ready.reference, steps)
+    curves = curves.assign(**risk_curves(cell, population, ready.reference, predicted, steps))
+    spectrum = dynamics.spectrum_table(cell, population, ready.reference, record)
+    return FinishedCell(config.digest(cell), info, curves, replicas_table(record), spectrum)
+
+
+_kept: dict[str, Prepared] = {}
+_guard = threading.Lock()
+
+
+def prepared(pack: Pack) -> Prepared:
+    """The pack ready to run. The last few are kept: the slices of a pack follow each other."""
+    with _guard:
+        if pack.digest not in _kept:
+            with one_thread():
+                found = pack.prepare()
+            while len(_kept) >= KEPT_POOLS:
+                del _kept[next(iter(_kept))]
+            _kept[pack.digest] = found
+        return _kept[pack.digest]
