@@ -12,21 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kdsim import __version__, cli_claims, cli_gallery, cli_output, cli_training
+from kdsim import __version__, cli_check, cli_claims, cli_gallery, cli_output, cli_reproduce, cli_training
 from kdsim.cli_data import data
 from kdsim.cli_run import (
     FORMATS,
     INTERRUPTED,
     USER_ERROR,
+    BlockReplicas,
     DataDir,
     Device,
+    ExecutorName,
+    How,
     Json,
     Out,
     Quick,
+    Repair,
     Replicas,
+    Scheduler,
     Seed,
     Set,
     Stopped,
+    Workers,
     comparisons,
     draw,
     load_study,
@@ -120,6 +126,11 @@ def run_study(
     device: Device = None,
     engine: Engine = None,
     data_dir: DataDir = None,
+    executor: ExecutorName = "local",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    block_replicas: BlockReplicas = None,
+    repair: Repair = False,
     as_json: Json = False,
 ) -> int:
     """Simulate a study, or what is not yet stored of it; then its table and its figure.
@@ -128,7 +139,8 @@ def run_study(
     of their key and never evaluated, and nothing in a data folder or a results folder is executed.
     """
     use_data(data_dir)
-    return run(_load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine), out, as_json)
+    study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
+    return run(study, out, as_json, How(executor, scheduler, workers, block_replicas, repair))
 
 
 @app.command("list-studies")
@@ -275,6 +287,8 @@ def figure(
 
 
 cli_gallery.register(app)
+cli_check.register(app)
+cli_reproduce.register(app)
 
 
 # Trainings of networks --------------------------------------------------------------------------

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdsim import cli_output
-from kdsim.config import by_name, error_line
+from kdsim.config import ConfigError, by_name, choose, error_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.study.base import Study
+    from kdsim.study.executors import Executor
     from kdsim.study.report import Table
     from kdsim.study.store import StudyResults
 
@@ -31,6 +34,68 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object and no
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", metavar="DIR", help="folder of real images; else KDSIM_DATA")
 ]
+
+
+ExecutorName = Annotated[
+    str, typer.Option("--executor", metavar="E", help="local (this process) or dask (workers, here or on a cluster)")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS", help="of a dask scheduler, tcp://HOST:8786 or its file; else local"),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="processes of a local dask cluster; else one a core")
+]
+BlockReplicas = Annotated[
+    int | None,
+    typer.Option("--block-replicas", metavar="N", help="replicas simulated at a time, 65536, with dask 1024"),
+]
+Repair = Annotated[
+    bool, typer.Option("--repair", help="move damaged files to DIR/damaged and run again what they held")
+]
+
+
+@dataclass(frozen=True)
+class How:
+    """How a study is run, which changes nothing that it finds.
+
+    Attributes:
+        executor: "local" or "dask".
+        scheduler, workers: of dask.
+        block_replicas, repair: see `kdsim.study.runner.run`.
+    """
+
+    executor: str = "local"
+    scheduler: str | None = None
+    workers: int | None = None
+    block_replicas: int | None = None
+    repair: bool = False
+
+    @contextmanager
+    def started(self) -> Iterator[Executor]:
+        """The executor, while it is needed."""
+        from kdsim.study import on_dask
+        from kdsim.study.local import Local
+
+        choose("--executor", self.executor, {"local": None, "dask": None})
+        for option, value in (("--scheduler", self.scheduler), ("--workers", self.workers)):
+            if value is not None and self.executor == "local":
+                raise ConfigError(
+                    f"{option} {value} is not allowed with --executor local: must be with --executor dask"
+                )
+        if self.scheduler is not None and self.workers is not None:
+            raise ConfigError("--scheduler and --workers exclude each other: a scheduler has its own workers")
+        if self.executor == "local":
+            yield Local()
+            return
+        import torch
+
+        if self.scheduler is not None:
+            connected = on_dask.cluster(self.scheduler, cli_output.note)
+        else:
+            connected = on_dask.local_cluster(self.workers or torch.get_num_threads(), cli_output.note)
+        with connected as executor:
+            yield executor
 
 
 class Stopped(Exception):
@@ -58,16 +123,25 @@ def use_data(data_dir: str | None) -> None:
         os.environ["KDSIM_DATA"] = data_dir
 
 
-def run(study: Study, out: str, as_json: bool) -> int:
+def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
     """Run a study, print its table or JSON, draw its figure. Returns the exit code."""
+    how = how or How()
     draw_with = cli_output.figure_function(getattr(type(study), "figure", None))
 
     from kdsim.study import runner
     from kdsim.study.store import read_study
 
     try:
-        with cli_output.compilation_note(), cli_output.progress_report() as progress:
-            result = runner.run(study, out, progress=progress)
+        with cli_output.compilation_note(), how.started() as executor, cli_output.progress_report() as progress:
+            result = runner.run(
+                study,
+                out,
+                executor=executor,
+                progress=progress,
+                note=cli_output.note,
+                block_replicas=how.block_replicas,
+                repair=how.repair,
+            )
     except runner.Interrupted as interruption:
         raise Stopped(str(interruption)) from None
     code = 0

@@ -158,6 +158,10 @@ def failed(error: BaseException) -> Failed:
     return Failed(config.error_line(error), isinstance(error, ConfigError), damaged, isinstance(error, StorageError))
 
 
+class ExecutorGone(ConfigError):
+    """What computes is not there any more."""
+
+
 class Executor(ABC):
     """Runs tasks, here or elsewhere, several at a time or not.
 
@@ -181,12 +185,20 @@ class Executor(ABC):
         self.report, self.stop, self.slice_seconds = report, stop, slice_seconds
 
     @abstractmethod
-    def check(self, cells: Sequence[Any], root: Path) -> None:
-        """Refuse cells that cannot run, before anything is computed.
+    def check(self, cells: Sequence[Any]) -> None:
+        """Refuse cells that cannot run, before anything is computed or written.
 
         Raises:
-            ConfigError: a device or the results folder is not there.
+            ConfigError: an engine or device is not there.
         """
+
+    def check_folder(self, root: Path, cells: Sequence[Any]) -> None:
+        """Refuse a results folder that is not there where tasks run that write to it; here it is.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        return
 
     def choose(self, cell: Cell) -> Choice:
         """The engine of a cell, on the machine that will run it."""

@@ -115,7 +115,7 @@ def study_of_file(path: Path) -> type[Study]:
     Raises:
         ConfigError: no such file, it cannot be imported, or it does not define exactly one study.
     """
-    module = _import_file(path)
+    module = import_study_file(path)
     defined = [
         item
         for item in vars(module).values()
@@ -147,7 +147,7 @@ def require_study_name(what: str, name: object) -> None:
     config.require(good and name not in RESERVED_NAMES, what, name, allowed)
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_study_file(path: Path) -> ModuleType:
     """Import a file under a name of its own, which stands for its path and content."""
     try:
         source = path.read_bytes()

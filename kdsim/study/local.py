@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from kdsim.study.executors import Executor, Outcome, Task, outcome
@@ -13,7 +12,7 @@ from kdsim.study.packs import check_machine
 class Local(Executor):
     """Computes a task when its outcome is waited for."""
 
-    def check(self, cells: Sequence[Any], root: Path) -> None:
+    def check(self, cells: Sequence[Any]) -> None:
         """Refuse engines and devices that this machine has not."""
         check_machine(cells)
 

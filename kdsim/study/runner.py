@@ -16,7 +16,7 @@ from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError
 from kdsim.study import rows
 from kdsim.study.base import Cell, Study
-from kdsim.study.executors import Executor, Job
+from kdsim.study.executors import Executor, ExecutorGone, Job
 from kdsim.study.loading import figure_reference
 from kdsim.study.local import Local
 from kdsim.study.packs import Pack, cells_of, packs, require_memory
@@ -82,6 +82,7 @@ def run(
 
     Raises:
         ConfigError: a setting is not allowed, or a stored cell is damaged (`Damaged`).
+        ExecutorGone: the scheduler of the executor is gone.
         StorageError: `out` cannot be written, now or in the middle; what is stored stays.
         Interrupted: SIGINT or SIGTERM arrived; the same call goes on where this one stopped.
     """
@@ -91,8 +92,9 @@ def run(
     if block_replicas is not None:
         config.require_count("block_replicas", block_replicas)
     store = Store(out)
-    executor.check(cells, store.root)
+    executor.check(cells)
     store.prepare()
+    executor.check_folder(store.root, cells)
     by_digest = {config.digest(cell): cell for cell in cells}
     stored = _stored(study, store, by_digest, note, repair)
     missing = {digest: cell for digest, cell in by_digest.items() if digest not in stored}
@@ -109,7 +111,7 @@ def run(
         session = Session(store, executor, todo, stored, told_to_stop, slice_seconds, progress, note, repair)
         try:
             session.run()
-        except (Interrupted, StorageError) as end:
+        except (Interrupted, StorageError, ExecutorGone) as end:
             count = f"{len(stored & by_digest.keys())} of {len(by_digest)} cells are stored in {str(out)!r}"
             raise type(end)(f"{end}; {count}; the same command goes on from there") from None
     failures = [failure.line for failure in session.failures]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -161,7 +162,8 @@ class Store:
                 with temporary_beside(folder / "probe") as probe:
                     probe.write_bytes(b"room for a byte")
             except OSError as error:
-                raise StorageError(f"results folder {str(self.root)!r} cannot be written: {error}") from None
+                why = error.strerror or str(error)
+                raise StorageError(f"results folder {str(folder)!r} cannot be written: {why}") from None
             sweep(folder)
 
     def set_aside(self, damage: Damaged) -> str:
@@ -239,7 +241,9 @@ class Store:
         info = self.read_info(digest)
         if info["schema"] == UNSIGNED:
             self.read_cell(digest)
-            return self._sign(digest, info)
+            with suppress(StorageError):  # a folder that is only read stays as it is
+                self._sign(digest, info)
+            return info
         for name, expected in info["files"].items():
             self._intact(digest, name, expected)
         for number in range(info["weights"]):
@@ -294,14 +298,13 @@ class Store:
             raise self._damaged(digest, f"{name}: its SHA-256 is {found[:12]}..., it should be {expected[:12]}...")
         return data
 
-    def _sign(self, digest: str, info: dict[str, Any]) -> dict[str, Any]:
+    def _sign(self, digest: str, info: dict[str, Any]) -> None:
         """Bring a cell without checksums up to this version."""
         folder = self.cell_folder(digest)
         sums = {file.name: sha256(file.read_bytes()) for file in sorted(folder.glob("*.parquet"))}
         weights = len(list(folder.glob(WEIGHTS_FILE.replace("{:03d}", "*"))))
         content = {**info, "schema": STORE_VERSION, "files": sums, "weights": weights}
         write_bytes(folder / CELL_FILE, _signed_text(content))
-        return content
 
     def read_weights(self, digest: str) -> tuple[TrainedNetwork, ...]:
         """The trained networks of a finished training, one a replica.
@@ -358,6 +361,7 @@ class Store:
         folder = self.study_folder(info["study"], info["digest"])
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
             with temporary_beside(folder / TABLE_FILE) as file:
                 pd.DataFrame(list(rows)).to_csv(file, index=False)
                 file.replace(folder / TABLE_FILE)
@@ -366,7 +370,8 @@ class Store:
                 file.replace(folder / STUDY_FILE)
         except OSError as error:
             raise StorageError(
-                f"study folder {folder} cannot be written ({_brief(error)}); its {len(rows)} cells are stored"
+                f"study folder {folder} cannot be written ({_brief(error)}); its {len(rows)} cells are stored; "
+                "the same command goes on from there"
             ) from None
         return folder
 
@@ -407,6 +412,23 @@ class Store:
         return f"stored there: {', '.join(folders)}" if folders else "nothing is stored there"
 
 
+def read_study_info(folder: Path) -> dict[str, Any]:
+    """The content of a stored study's study.json.
+
+    Raises:
+        ConfigError: no study is stored there, or it is damaged or of another schema version.
+    """
+    if not (folder / STUDY_FILE).is_file():
+        raise ConfigError(
+            f"{str(folder)!r} is not the folder of a stored study (no {STUDY_FILE}); {Store(folder).listing()}"
+        )
+    advice = f"study folder {folder} is damaged: delete it, and run-study writes it again from the stored cells"
+    info = _read_json(folder / STUDY_FILE, _STUDY_KEYS, advice, folder)
+    if not all(isinstance(digest, str) and Path(digest).name == digest for digest in info["cells"]):
+        raise Damaged(f"{advice} ({STUDY_FILE}: cells are not all names)", folder)
+    return info
+
+
 def read_study(folder: str | Path) -> StudyResults:
     """Read a stored study from its folder, DIR/<study name>/<digest>.
 
@@ -414,15 +436,8 @@ def read_study(folder: str | Path) -> StudyResults:
         ConfigError: no study is stored there, or it is damaged or of another schema version.
     """
     folder = Path(folder)
-    if not (folder / STUDY_FILE).is_file():
-        raise ConfigError(
-            f"{str(folder)!r} is not the folder of a stored study (no {STUDY_FILE}); {Store(folder).listing()}"
-        )
-    advice = f"study folder {folder} is damaged: delete it, and run-study writes it again from the stored cells"
-    info = _read_json(folder / STUDY_FILE, _STUDY_KEYS, advice, folder)
+    info = read_study_info(folder)
     store = Store(folder.absolute().parent.parent)
-    if not all(isinstance(digest, str) and Path(digest).name == digest for digest in info["cells"]):
-        raise Damaged(f"{advice} ({STUDY_FILE}: cells are not all names)", folder)
     digests = list(dict.fromkeys(info["cells"]))
     records = {digest: store.row(info["study"], digest, store.check_cell(digest)) for digest in digests}
 

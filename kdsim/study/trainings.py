@@ -231,22 +231,23 @@ def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) 
     Raises:
         ConfigError: a file is damaged, or its teacher does not have the scores that it had when it was fitted.
     """
-    pools = teacher.training.pools()
+    pools, digest = teacher.training.pools(), config.digest(teacher)
     networks = None
     found = []
     for number in range(teacher.count):
-        if stop():
-            return None
-        file = store.teacher_file(config.digest(teacher), number)
-        if file.exists():
-            fitted = FittedTeacher.load(file)
-            check_scores(teacher, fitted, pools, str(file))
-        else:
-            if not store.has_cell(config.digest(teacher.training)):
-                raise ConfigError(f"its teacher, the {Training(teacher.training)}, is not there: it failed before")
-            networks = networks or store.read_weights(config.digest(teacher.training))
-            fitted = fit_teacher(teacher, networks, pools, number)
-            fitted.save(file)
+        file = store.teacher_file(digest, number)
+        with store.unfinished.waited_for(f"{digest}-{number:03d}", stop) as held:  # students of one teacher wait here
+            if not held:
+                return None
+            if file.exists():
+                fitted = FittedTeacher.load(file)
+                check_scores(teacher, fitted, pools, str(file))
+            else:
+                if not store.has_cell(config.digest(teacher.training)):
+                    raise ConfigError(f"its teacher, the {Training(teacher.training)}, is not there: it failed before")
+                networks = networks or store.read_weights(config.digest(teacher.training))
+                fitted = fit_teacher(teacher, networks, pools, number)
+                fitted.save(file)
         found.append(fitted)
     return tuple(found)
 

@@ -4,13 +4,14 @@ DIR/partial/<pack>.plan.json            which cells run together: an interrupted
 DIR/partial/<pack>[-<block>].pt         the exact state of an engine
 DIR/partial/<pack>-<block>.done.pt      a finished block of a pack that has several
 DIR/partial/<digest>-r<replica>.pt      a replica of an interrupted training (`kdsim.training.checkpoints`)
-DIR/partial/<digest>.lock               held by the process that runs the pack or training
+DIR/partial/<digest>.lock               held by the process that runs the pack or training, or fits the teacher
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from kdsim.engines.recorder import Record
 from kdsim.files import Damaged, is_intact, read_checked, signed, storing, write_bytes, write_checked
 
 PLAN = ".plan.json"
+POLL_SECONDS = 0.2
+"""Time between two looks at a lock that another process holds."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,29 @@ class Unfinished:
             Damaged: one cannot be read.
         """
         for file in sorted(self.folder.glob(f"*{PLAN}")):
-            try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-            except FileNotFoundError:  # another process has finished it meanwhile
-                continue
-            except (OSError, ValueError, RecursionError) as error:
-                raise _damaged(file, error) from None
-            if not isinstance(content, dict) or not is_intact(content):
-                raise Damaged(f"plan {file} is truncated or altered: delete it to start over", file)
-            try:
-                cells, limit = tuple(map(str, content["cells"])), int(content["block_replicas"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise _damaged(file, error) from None
-            yield Plan(file.name.removesuffix(PLAN), cells, limit)
+            plan = self.read_plan(file)
+            if plan is not None:
+                yield plan
+
+    def read_plan(self, file: Path) -> Plan | None:
+        """The plan in a file; None if another process has finished it meanwhile.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise _damaged(file, error) from None
+        if not isinstance(content, dict) or not is_intact(content):
+            raise Damaged(f"plan {file} is truncated or altered: delete it to start over", file)
+        try:
+            cells, limit = tuple(map(str, content["cells"])), int(content["block_replicas"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(file, error) from None
+        return Plan(file.name.removesuffix(PLAN), cells, limit)
 
     def has_plan(self, pack: str) -> bool:
         """Whether there is one of that digest."""
@@ -147,24 +160,24 @@ class Unfinished:
     # Locks
 
     @contextmanager
-    def locked(self, digest: str) -> Iterator[bool]:
-        """Hold the lock of a pack or training, if no other process does; yields whether it is held.
+    def waited_for(self, name: str, stop: Callable[[], bool]) -> Iterator[bool]:
+        """Hold a lock, once no other holds it; yields False without it if told to stop before."""
+        lock = None
+        while not stop() and (lock := self.lock(name)) is None:
+            time.sleep(POLL_SECONDS)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                release(lock)
+
+    def lock(self, name: str) -> BaseFileLock | None:
+        """The lock of a pack, training or teacher, to be given to `release`; None if another holds it.
 
         Nothing depends on locks but the time that two processes would spend on the same work: whatever they write is
         the same, and is renamed into place. So the file may be removed while it is held.
         """
-        lock = self.lock(digest)
-        if lock is None:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            release(lock)
-
-    def lock(self, digest: str) -> BaseFileLock | None:
-        """The lock of a pack or training, to be given to `release`; None if another process holds it."""
-        lock = FileLock(self.folder / f"{digest}.lock", timeout=0, thread_local=False)
+        lock = FileLock(self.folder / f"{name}.lock", timeout=0, thread_local=False)
         with storing(self.folder):
             try:
                 lock.acquire()

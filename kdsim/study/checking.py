@@ -1,0 +1,226 @@
+"""What lies in a results folder, and whether all of it can be read. Nothing is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdsim.config import ConfigError
+from kdsim.files import Damaged, is_temporary, read_checked
+from kdsim.study.store import (
+    CELL_FILE,
+    CELLS,
+    DAMAGED,
+    OWN_FOLDERS,
+    PARTIAL,
+    RESERVED_NAMES,
+    STUDY_FILE,
+    TABLE_FILE,
+    TEACHERS,
+    UNSIGNED,
+    WEIGHTS_FILE,
+    Store,
+    read_study_info,
+)
+from kdsim.study.unfinished import PLAN
+from kdsim.training.fitted import FittedTeacher
+from kdsim.training.trained import TrainedNetwork
+
+BROKEN, NOTICE = "damaged", "notice"
+
+_PIECE = re.compile(r"(?P<digest>[0-9a-f]+)(-\d+)?(?P<done>\.done)?\.pt")
+_CHECKPOINT = re.compile(r"(?P<digest>[0-9a-f]+)-(?P<replica>r\d+|all)\.pt")
+_WEIGHTS = WEIGHTS_FILE.replace("{:03d}", "*")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to know of a results folder.
+
+    Attributes:
+        kind: `BROKEN`, or `NOTICE` for what needs nothing to be done.
+        path: what it is about, inside of the folder.
+        what: what is the matter.
+        advice: what to do.
+    """
+
+    kind: str
+    path: str
+    what: str
+    advice: str
+
+
+@dataclass
+class Checked:
+    """All that was found.
+
+    Attributes:
+        counts: of what was read, damaged or not, by its name.
+        findings: in the order of the folder.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def damaged(self) -> list[Finding]:
+        """Findings that ask for something to be done."""
+        return [finding for finding in self.findings if finding.kind == BROKEN]
+
+
+def check(root: Path) -> Checked:
+    """Read everything in a results folder: checksums, contents, and whether what is named is there.
+
+    Raises:
+        ConfigError: there is no results folder.
+    """
+    if not any((root / name).is_dir() for name in OWN_FOLDERS) and not any(root.glob(f"*/*/{STUDY_FILE}")):
+        raise ConfigError(f"{str(root)!r} is no results folder: it holds neither {', '.join(OWN_FOLDERS)} nor a study")
+    checked, store = Checked(), Store(root)
+    for name, part in (("cells", _cells), ("teachers", _teachers), ("unfinished", _unfinished), ("studies", _studies)):
+        checked.counts[name] = 0
+        for finding in part(store):
+            if finding is None:
+                checked.counts[name] += 1
+            else:
+                checked.findings.append(finding)
+    checked.findings.extend(_set_aside(store))
+    checked.findings.extend(_temporary(store))
+    return checked
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder under names that are not hidden."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def _place(store: Store, path: Path) -> str:
+    return str(path.relative_to(store.root))
+
+
+def _broken(store: Store, path: Path, error: Exception | str, advice: str) -> Finding:
+    return Finding(BROKEN, _place(store, path), str(error), advice)
+
+
+# Each part yields None for everything that it reads, and findings -------------------------------
+
+
+def _cells(store: Store) -> Iterator[Finding | None]:
+    again = "run-study --repair of its study moves it aside and runs it again"
+    for folder in _entries(store.root / CELLS):
+        yield None
+        try:
+            info = store.read_cell(folder.name).info
+            store.row("", folder.name, info)
+            if info.get("digest", folder.name) != folder.name:
+                raise Damaged(f"{CELL_FILE} is that of cell {info['digest']!s:.60}", folder)
+            files = sorted(folder.glob(_WEIGHTS))
+            if len(files) != info.get("weights", len(files)):
+                raise Damaged(f"{len(files)} files of weights, it should be {info['weights']}", folder)
+            for file in files:
+                TrainedNetwork.load(file)
+        except ConfigError as error:
+            yield _broken(store, folder, error, again)
+            continue
+        if info["schema"] == UNSIGNED:
+            what = f"of version {UNSIGNED}, without checksums: it can be read, but not whether it was altered"
+            yield Finding(NOTICE, _place(store, folder), what, "run-study of its study adds them")
+        expected = {CELL_FILE, *info.get("files", {}), *(file.name for file in files)}
+        if info["schema"] != UNSIGNED and (others := sorted({path.name for path in _entries(folder)} - expected)):
+            yield Finding(NOTICE, _place(store, folder), f"holds {', '.join(others)}, not of kdsim", "nothing reads it")
+
+
+def _teachers(store: Store) -> Iterator[Finding | None]:
+    for file in _entries(store.root / TEACHERS):
+        yield None
+        try:
+            FittedTeacher.load(file)
+        except ConfigError as error:
+            advice = "run-study --repair of its study moves it aside and fits it again; or delete it"
+            yield _broken(store, file, error, advice)
+
+
+def _unfinished(store: Store) -> Iterator[Finding | None]:
+    start_over = "run-study --repair moves it aside and starts over; or delete it"
+    goes_on = "the same run-study goes on from there"
+    files = _entries(store.root / PARTIAL)
+    plans = {file.name.removesuffix(PLAN) for file in files if file.name.endswith(PLAN)}
+    steps: dict[str, list[str]] = {}
+    for file in files:
+        if file.suffix != ".pt":
+            continue
+        yield None
+        try:
+            content = read_checked(file)
+            state = content.get("state")
+            if isinstance(state, dict):
+                store.unfinished.read_state(file.name.removesuffix(".pt"))
+        except ConfigError as error:
+            yield _broken(store, file, error, start_over)
+            continue
+        piece = _PIECE.fullmatch(file.name)
+        if checkpoint := _CHECKPOINT.fullmatch(file.name):
+            what = f"interrupted training {checkpoint['digest']}, replica {checkpoint['replica'].removeprefix('r')}"
+            yield Finding(NOTICE, _place(store, file), what, goes_on)
+        elif piece is None:
+            yield Finding(NOTICE, _place(store, file), "has no name of unfinished work", "delete it: nothing reads it")
+        elif piece["digest"] not in plans:
+            yield Finding(NOTICE, _place(store, file), "belongs to no plan", "delete it: nothing goes on from it")
+        else:
+            step = "a finished block" if piece["done"] else f"step {state['step']}" if isinstance(state, dict) else "?"
+            steps.setdefault(piece["digest"], []).append(step)
+    for file in files:
+        if file.name.endswith(PLAN):
+            yield None
+            try:
+                plan = store.unfinished.read_plan(file)
+            except ConfigError as error:
+                yield _broken(store, file, error, start_over)
+                continue
+            if plan is not None:
+                where = f", at {', '.join(steps[plan.pack])}" if plan.pack in steps else ""
+                yield Finding(
+                    NOTICE, _place(store, file), f"interrupted pack of {len(plan.cells)} cells{where}", goes_on
+                )
+        elif file.suffix == ".lock":
+            what = "a process runs this, or was killed while it did"
+            yield Finding(NOTICE, _place(store, file), what, "nothing: a lock that nobody holds locks nothing")
+
+
+def _studies(store: Store) -> Iterator[Finding | None]:
+    again = "run-study with its settings writes it again from the stored cells"
+    for file in sorted(store.root.glob(f"*/*/{STUDY_FILE}")):
+        folder = file.parent
+        if folder.parent.name in RESERVED_NAMES:
+            continue
+        yield None
+        try:
+            info = read_study_info(folder)
+            if (info["study"], info["digest"]) != (folder.parent.name, folder.name):
+                raise Damaged(f"{STUDY_FILE} is that of {info['study']!s:.60}/{info['digest']!s:.60}", folder)
+        except ConfigError as error:
+            yield _broken(store, folder, error, again)
+            continue
+        if missing := [digest for digest in dict.fromkeys(info["cells"]) if not store.has_cell(digest)]:
+            what = f"{len(missing)} of {len(info['cells'])} cells are missing: {', '.join(missing[:3])}"
+            advice = "run-study with its settings runs them again"
+            yield _broken(store, folder, what + ("..." if len(missing) > 3 else ""), advice)
+        if not (folder / TABLE_FILE).is_file():
+            yield _broken(store, folder, f"{TABLE_FILE} is missing", again)
+
+
+def _set_aside(store: Store) -> Iterator[Finding]:
+    for path in _entries(store.root / DAMAGED):
+        yield Finding(NOTICE, _place(store, path), "was set aside by --repair", "look at it, or delete it")
+
+
+def _temporary(store: Store) -> Iterator[Finding]:
+    for pattern in (".*", "*/.*", "*/*/.*"):
+        for path in sorted(store.root.glob(pattern)):
+            if is_temporary(path):
+                what = "is being written, or was when its process was killed"
+                yield Finding(
+                    NOTICE, _place(store, path), what, "nothing: run-study removes what killed processes left"
+                )

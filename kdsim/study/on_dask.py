@@ -1,0 +1,379 @@
+"""The executor that computes on the workers of a dask.distributed cluster, on this machine or on many.
+
+A task travels as bytes together with the names of the study files that define its classes, and comes back as bytes.
+Packs need nothing of a worker but kdsim: their states and results go to the process that runs the study, which alone
+writes them. Trainings, fits and computations write where they run, so all workers must see the results folder. Tasks of
+cells on a GPU ask for the resource GPU, of which a worker has as many as it says (`dask worker --resources "GPU=1"`).
+A worker does one task at a time, on as many threads as it was given.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pickle
+import queue
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdsim import config
+from kdsim.config import ConfigError
+from kdsim.engines import AUTO, ENGINES, Choice
+from kdsim.study.base import Cell
+from kdsim.study.executors import Executor, ExecutorGone, Failed, Outcome, Task, failed, outcome
+from kdsim.study.loading import import_study_file
+from kdsim.study.packs import choice_of
+from kdsim.study.provenance import source_digest, versions
+
+if TYPE_CHECKING:  # an extra: `pip install 'kdsim[dask]'`
+    from distributed import Client, Future
+
+BLOCK_REPLICAS = 1024
+"""Replicas of a pack, unless one cell has more: small enough that a study has work for many workers."""
+PREFETCH = 2
+"""Tasks for each worker at a time: the next one lies ready when one ends."""
+REPORT_SECONDS = 1.0
+"""Time between two words of a task about its progress, and between two looks at what workers there are."""
+PATIENCE_SECONDS = 10.0
+"""Time in which a scheduler must answer."""
+DATA_DIR = "KDSIM_DATA"
+GPU = "GPU"
+"""Resource that tasks on a GPU ask for."""
+
+
+class OnDask(Executor):
+    """Computes on the workers of a cluster; see `local_cluster` and `cluster`.
+
+    Args:
+        client: connected.
+        is_local: whether the workers are this process's own children.
+        note: called with lines for people.
+    """
+
+    block_replicas = BLOCK_REPLICAS
+
+    def __init__(self, client: Client, is_local: bool, note: Callable[[str], None]) -> None:
+        self.client, self.is_local, self.note = client, is_local, note
+        self._token = uuid.uuid4().hex
+        self._events: queue.SimpleQueue[tuple[int, int | None]] = queue.SimpleQueue()
+        self._futures: dict[int, Future] = {}
+        self._looked = self._told = float("-inf")
+        self._workers = 0
+        self._address = client.scheduler_info()["address"]
+        client.subscribe_topic(self._token, lambda event: self._events.put(tuple(event[1])))
+
+    @property
+    def slots(self) -> int:
+        """Tasks that it takes at a time: more when more workers are there."""
+        if time.monotonic() - self._looked > REPORT_SECONDS:
+            self._looked, self._workers = time.monotonic(), len(self.client.nthreads())
+        return PREFETCH * max(self._workers, 1)
+
+    def check(self, cells: Sequence[Any]) -> None:
+        """Wait for a worker; refuse engines that do not exist, GPUs that no worker has, workers of another kdsim."""
+        for cell in cells:
+            if isinstance(cell, Cell):
+                config.choose("engine", cell.engine, {AUTO: None, **ENGINES})
+        if not self.client.nthreads():
+            self.note("no worker is there yet: waiting for the first")
+            while not self.client.nthreads():
+                time.sleep(REPORT_SECONDS)
+        if any(_device(cell).startswith("cuda") for cell in cells) and not self._gpus():
+            advice = 'start workers with --resources "GPU=1"'
+            raise ConfigError(f"device = 'cuda' is not available on any worker: {advice}")
+        ours, found = versions(), self.client.run(versions)
+        for worker, theirs in found.items():
+            if theirs["source_sha256"] != ours["source_sha256"]:
+                raise ConfigError(_other_kdsim(worker))
+        libraries = {name for name in ours for theirs in found.values() if theirs.get(name) != ours[name]} - {"threads"}
+        if libraries:
+            self.note(f"workers have another {', '.join(sorted(libraries))}: results agree to rounding only")
+
+    def check_folder(self, root: Path, cells: Sequence[Any]) -> None:
+        """Refuse workers that do not see the results folder, where a task writes there itself."""
+        if all(isinstance(cell, Cell) for cell in cells):
+            return
+        probe = root.absolute() / f".seen-{self._token}"
+        try:
+            probe.touch()
+            blind = [worker for worker, sees in self.client.run(probe.exists).items() if not sees]
+        finally:
+            probe.unlink(missing_ok=True)
+        if blind:
+            what = f"results folder {str(root)!r} is not seen by worker {blind[0]}"
+            raise ConfigError(f"{what}: trainings need a folder that all workers share")
+
+    def choose(self, cell: Cell) -> Choice:
+        """The engine of a cell; of one on a GPU a worker that has one says it."""
+        if not cell.device.startswith("cuda"):
+            return choice_of(cell)
+        chosen = self.client.submit(_choice, pack_bytes(cell), resources={GPU: 1}, pure=False).result()
+        if isinstance(chosen, Failed):
+            raise ConfigError(chosen.line)
+        return chosen
+
+    def submit(self, number: int, task: Task) -> None:
+        """Send it to the cluster."""
+        on_gpu = task.device.startswith("cuda")
+        sent = Sent(
+            token=self._token,
+            number=number,
+            study_files=_study_files(),
+            source=source_digest(),
+            slice_seconds=self.slice_seconds,
+            choose_gpu=on_gpu and self.is_local,
+            data_dir=os.environ.get(DATA_DIR),
+        )
+        future = self.client.submit(
+            run_task, sent, pack_bytes(task), resources={GPU: 1} if on_gpu else None, pure=False, priority=-number
+        )
+        self._futures[number] = future
+        future.add_done_callback(lambda _: self._events.put((number, None)))
+
+    def wait(self, seconds: float) -> tuple[int, Outcome] | None:
+        """Pass reports on until a task ends or the time is over."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self.stop() and time.monotonic() - self._told > REPORT_SECONDS:  # again: workers may have come
+                self._told = time.monotonic()
+                self.client.run(tell_to_stop, self._token, wait=False, on_error="ignore")
+            try:
+                number, done = self._events.get(timeout=left)
+            except queue.Empty:
+                return None
+            if done is not None:
+                self.report(number, done)
+            elif number in self._futures:
+                return number, self._outcome(self._futures.pop(number))
+        return None
+
+    def _outcome(self, future: Future) -> Outcome:
+        from distributed import KilledWorker
+
+        try:
+            return pickle.loads(future.result())
+        except KilledWorker:
+            why = "workers died of it several times, most likely of memory: fewer --block-replicas or larger workers"
+            return Outcome(Failed(why, user_error=False), 0.0)
+        except Exception as error:  # whatever the cluster has to say
+            if future.cancelled():
+                raise ExecutorGone(f"the scheduler at {self._address} is gone") from None
+            return Outcome(failed(error), 0.0)
+        finally:
+            future.release()
+
+    def _gpus(self) -> int:
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return sum(bool(worker.get("resources", {}).get(GPU)) for worker in workers)
+
+
+# Clusters ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def local_cluster(workers: int, note: Callable[[str], None]) -> Iterator[OnDask]:
+    """Workers on this machine, a process each with one thread. A worker that dies is replaced.
+
+    Args:
+        workers: how many.
+        note: called with lines for people.
+    """
+    config.require_count("workers", workers)
+    distributed = _distributed()
+    with _quiet(), tempfile.TemporaryDirectory(prefix="kdsim-") as scratch:
+        cluster = distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            local_directory=scratch,
+            silence_logs=logging.CRITICAL + 1,
+            resources={GPU: 1} if torch.cuda.is_available() else None,
+        )
+        with cluster, distributed.Client(cluster) as client:
+            client.register_plugin(_local_worker())
+            yield OnDask(client, True, note)
+
+
+@contextmanager
+def cluster(address: str, note: Callable[[str], None]) -> Iterator[OnDask]:
+    """The workers of a scheduler that is running.
+
+    Args:
+        address: of the scheduler, as tcp://HOST:8786, or a file that it has written (`--scheduler-file`).
+        note: called with lines for people.
+
+    Raises:
+        ConfigError: no scheduler answers.
+    """
+    distributed = _distributed()
+    given = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
+    if address.endswith(".json") and not Path(address).is_file():
+        raise ConfigError(f"scheduler = {address!r} is not allowed: there is no such file")
+    try:
+        client = distributed.Client(**given, timeout=PATIENCE_SECONDS)
+    except (OSError, ValueError, TypeError) as error:
+        why = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"scheduler = {address!r} does not answer ({type(error).__name__}: {why})") from None
+    with _quiet(), client:
+        yield OnDask(client, False, note)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block the library logs nothing: what matters is said by this module, in one line."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]
+    levels = {name: logging.getLogger(name).level for name in names}  # some have a level of their own
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _distributed() -> Any:
+    """The library, which is an extra."""
+    try:
+        import distributed
+    except ImportError:
+        raise ConfigError("executor = 'dask' needs dask.distributed: pip install 'kdsim[dask]'") from None
+    return distributed
+
+
+def _local_worker() -> Any:
+    """A plugin by which local workers leave signals to the process that runs the study."""
+    from distributed import WorkerPlugin
+
+    class LeaveSignals(WorkerPlugin):
+        name = "kdsim-leave-signals"
+
+        def setup(self, worker: Any) -> None:
+            # Ctrl-C, and schedulers of batch systems, reach all processes of a group. The workers' tasks end when the
+            # study tells them to; the cluster ends a worker by other means.
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    return LeaveSignals()
+
+
+# What travels -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What goes with a task.
+
+    Attributes:
+        token: of the run.
+        number: of the task.
+        study_files: paths of the files that define its classes, see `kdsim.study.loading`.
+        source: SHA-256 of the kdsim that sends it.
+        slice_seconds: see `Executor.begin`.
+        choose_gpu: whether the worker takes the GPU of its own number.
+        data_dir: folder of real images, or None.
+    """
+
+    token: str
+    number: int
+    study_files: tuple[str, ...]
+    source: str
+    slice_seconds: float
+    choose_gpu: bool
+    data_dir: str | None
+
+
+def pack_bytes(value: Any) -> bytes:
+    """A value as bytes. Of a tensor that shows a part of another only that part travels."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, item: Any) -> Any:
+            if isinstance(item, torch.Tensor) and item.untyped_storage().nbytes() > item.nbytes:
+                return item.clone().__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+            return super().reducer_override(item)
+
+    stream = io.BytesIO()
+    Pickler(stream, protocol=pickle.DEFAULT_PROTOCOL).dump(value)
+    return stream.getvalue()
+
+
+def _study_files() -> tuple[str, ...]:
+    """Those that this process has imported."""
+    names = [name for name in sys.modules if name.startswith(config.STUDY_MODULE)]
+    return tuple(str(sys.modules[name].__spec__.origin) for name in names)
+
+
+def _device(cell: Any) -> str:
+    """Where a cell runs."""
+    training = getattr(cell, "training", cell)
+    return getattr(training, "device", "cpu")
+
+
+def _other_kdsim(worker: str) -> str:
+    return f"worker {worker} has another kdsim than this process: install the same version on all machines"
+
+
+# On a worker ------------------------------------------------------------------------------------
+
+_stopped: set[str] = set()
+"""Tokens of runs that were told to stop."""
+_busy = threading.Lock()
+
+
+def tell_to_stop(token: str) -> None:
+    """All tasks of a run on this worker end at their next chunk."""
+    _stopped.add(token)
+
+
+def run_task(sent: Sent, data: bytes) -> bytes:
+    """Run a task on a worker. Returns an `Outcome`."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    spoken = float("-inf")
+
+    def report(done: int) -> None:
+        nonlocal spoken
+        if time.monotonic() - spoken > REPORT_SECONDS:
+            spoken = time.monotonic()
+            worker.log_event(sent.token, [sent.number, done])
+
+    with _busy:
+        torch.set_num_threads(worker.state.nthreads)
+        if sent.data_dir is not None:
+            os.environ[DATA_DIR] = sent.data_dir
+        if sent.choose_gpu:
+            torch.cuda.set_device(int(worker.name) % torch.cuda.device_count())
+        try:
+            if source_digest() != sent.source:
+                raise ConfigError(_other_kdsim(worker.address))
+            for file in sent.study_files:
+                import_study_file(Path(file))
+            task = pickle.loads(data)
+        except Exception as error:
+            found = Outcome(failed(error), 0.0)
+        else:
+            found = outcome(task, report, lambda: sent.token in _stopped, sent.slice_seconds)
+    return pack_bytes(found)
+
+
+def _choice(data: bytes) -> Choice | Failed:
+    """The engine of a cell, on a worker."""
+    try:
+        return choice_of(pickle.loads(data))
+    except ConfigError as error:
+        return failed(error)
