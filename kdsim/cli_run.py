@@ -90,10 +90,12 @@ class How:
             return
         import torch
 
+        workers = torch.get_num_threads() if self.workers is None else self.workers
+
         if self.scheduler is not None:
             connected = on_dask.cluster(self.scheduler, cli_output.note)
         else:
-            connected = on_dask.local_cluster(self.workers or torch.get_num_threads(), cli_output.note)
+            connected = on_dask.local_cluster(workers, cli_output.note)
         with connected as executor:
             yield executor
 

@@ -52,7 +52,7 @@ class Cell:
         require(isinstance(self.engine, str), "engine", self.engine, "a name")
         require(isinstance(self.device, str), "device", self.device, "a name")
         require_positive("step_size", self.step_size)
-        require_count("replicas", self.replicas, least=2)
+        require_count("replicas", self.replicas, least=2, most=2**31 - 1)
         require_count("seed", self.seed, least=0)
         require(self.seed < 2**63, "seed", self.seed, "below 2^63")
 

@@ -32,6 +32,7 @@ BROKEN, NOTICE = "damaged", "notice"
 
 _PIECE = re.compile(r"(?P<digest>[0-9a-f]+)(-\d+)?(?P<done>\.done)?\.pt")
 _CHECKPOINT = re.compile(r"(?P<digest>[0-9a-f]+)-(?P<replica>r\d+|all)\.pt")
+_REASON = re.compile(r"is damaged: .* \((.*)\)$", re.DOTALL)
 _WEIGHTS = WEIGHTS_FILE.replace("{:03d}", "*")
 
 
@@ -101,7 +102,8 @@ def _place(store: Store, path: Path) -> str:
 
 
 def _broken(store: Store, path: Path, error: Exception | str, advice: str) -> Finding:
-    return Finding(BROKEN, _place(store, path), str(error), advice)
+    reason = _REASON.search(str(error))  # what stands before it is advice
+    return Finding(BROKEN, _place(store, path), reason[1] if reason else str(error), advice)
 
 
 # Each part yields None for everything that it reads, and findings -------------------------------

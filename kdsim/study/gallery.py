@@ -68,8 +68,9 @@ def section(exhibit: Exhibit, figure: str | None, tables: Sequence[Table]) -> st
         tables: of its rows.
     """
     results = exhibit.results
-    versions: Mapping[str, Any] = results.info["versions"]
-    libraries = ", ".join(f"{name} {versions[name]}" for name in ("kdsim", "torch", "numpy", "python"))
+    versions: Any = results.info.get("versions")
+    known = versions if isinstance(versions, Mapping) else {}  # a folder may say anything
+    libraries = ", ".join(f"{name} {known.get(name, '?')}" for name in ("kdsim", "torch", "numpy", "python"))
     made = f"{results.info['date'][:10]}, {libraries}, {len(results.rows)} cells"
     parts = [
         f"## {results.name}",

@@ -196,7 +196,7 @@ def local_cluster(workers: int, note: Callable[[str], None]) -> Iterator[OnDask]
         cluster = distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",  # any free port: the usual one may be taken, and is warned of
             local_directory=scratch,
             silence_logs=logging.CRITICAL + 1,
             resources={GPU: 1} if torch.cuda.is_available() else None,
@@ -334,8 +334,8 @@ _stopped: set[str] = set()
 _busy = threading.Lock()
 
 
-def tell_to_stop(token: str) -> None:
-    """All tasks of a run on this worker end at their next chunk."""
+async def tell_to_stop(token: str) -> None:
+    """All tasks of a run on this worker end at their next chunk. A coroutine, since only for such nobody waits."""
     _stopped.add(token)
 
 

@@ -317,8 +317,21 @@ def estimate(study: Study) -> Estimate:
 
 
 def _probe(pack: Pack) -> float:
-    """Seconds that the pack will take: steps, and the checkpoints, which are dense at the start, timed apart."""
-    prepared, cell, block = pack.prepare(), pack.cells[0], pack.blocks()[0]
+    """Seconds that the pack will take."""
+    block = pack.blocks()[0]
+    step, checkpoint = probe(pack.prepare(), block)
+    cell = pack.cells[0]
+    one = step * pack.steps + checkpoint * len(cell.recording.schedule(pack.steps))
+    return one * pack.replicas / block.replicas
+
+
+def probe(prepared: Prepared, block: Block, seconds: float = PROBE_SECONDS) -> tuple[float, float]:
+    """Seconds a step and a checkpoint of a block, timed apart, since checkpoints are dense at the start.
+
+    Args:
+        seconds: that the steps are timed.
+    """
+    cell = prepared.pack.cells[0]
     sparse = replace(cell.recording, checkpoints=2)
     short = replace(cell.sgd, steps=2)
     per_checkpoint = 0.0
@@ -331,13 +344,11 @@ def _probe(pack: Pack) -> float:
 
     def stop(step: int) -> bool:
         chunks.append((time.monotonic(), step))
-        return len(chunks) > 2 and chunks[-1][0] - started > PROBE_SECONDS
+        return len(chunks) > 2 and chunks[-1][0] - started > seconds
 
     _, state = prepared.run(block.lanes, stop=stop, recording=sparse)
     if chunks[-1][1] < state.step:
         chunks.append((time.monotonic(), state.step))
     if len(chunks) > 2:
         chunks = chunks[1:]  # the first chunk pays for what happens once
-    seconds, steps = chunks[-1][0] - chunks[0][0], chunks[-1][1] - chunks[0][1]
-    one = seconds / steps * pack.steps + per_checkpoint * len(cell.recording.schedule(pack.steps))
-    return one * pack.replicas / block.replicas
+    return (chunks[-1][0] - chunks[0][0]) / (chunks[-1][1] - chunks[0][1]), per_checkpoint

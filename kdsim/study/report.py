@@ -89,10 +89,12 @@ def settings_texts(encoded: Mapping[str, Any], prefix: str = "") -> dict[str, st
         if key in (CLASS, SOURCE):
             continue
         if isinstance(value, Mapping):
-            texts[prefix + key] = str(value[CLASS])
+            texts[prefix + key] = str(value.get(CLASS, "?"))  # "?" where the file says something else than kdsim wrote
             texts |= settings_texts(value, f"{prefix}{key}.")
         elif isinstance(value, list):
-            texts[prefix + key] = setting_text([item[CLASS] if isinstance(item, Mapping) else item for item in value])
+            texts[prefix + key] = setting_text(
+                [item.get(CLASS, "?") if isinstance(item, Mapping) else item for item in value]
+            )
         else:
             texts[prefix + key] = setting_text(value)
     return texts

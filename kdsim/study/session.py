@@ -35,6 +35,10 @@ class Interrupted(Exception):
     """The run was told to stop (SIGINT or SIGTERM) and saved what it had."""
 
 
+class _Forgotten(Exception):
+    """A finished block is no longer there."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a run is.
@@ -206,6 +210,8 @@ class Session:
             self.store.check_cell(digest)
             self._count(item, digest)
         if not item.wanted:
+            if isinstance(item.work, Pack):  # that process may have been killed before it forgot them
+                self._forget(item.work)
             self._over(item)
         elif isinstance(item.work, Pack):
             self._begin_pack(item, item.work)
@@ -243,10 +249,10 @@ class Session:
             self._walked(item, task, outcome.result)
         elif isinstance(task, Finish):
             for cell in outcome.result:
-                self.store.write_cell(cell.digest, cell.info, cell.curves, cell.replicas, cell.spectrum)
+                self.store.write_tables(cell.digest, cell.info, cell.tables)
                 self._count(item, cell.digest)
             if not item.wanted:
-                self.store.unfinished.forget(item.digest, [block.key for block in task.pack.blocks()])
+                self._forget(task.pack)
                 self._over(item)
         elif outcome.result:
             self._count(item, task.job.digest)
@@ -256,7 +262,7 @@ class Session:
     def _walked(self, item: _Item, task: Walk, walked: work.Walked) -> None:
         pack, unfinished = task.pack, self.store.unfinished
         block = pack.blocks()[task.number]
-        item.reached[task.number] = walked.state.step * block.replicas
+        self._tell(item, task.number, walked.state.step * block.replicas, block.replicas)
         if walked.record is None:
             self._plan(pack)
             unfinished.write_state(block.key, walked.state, item.spent[task.number])
@@ -276,6 +282,10 @@ class Session:
             cells = tuple(config.digest(cell) for cell in pack.cells)
             self.store.unfinished.write_plan(Plan(pack.digest, cells, pack.block_replicas))
 
+    def _forget(self, pack: Pack) -> None:
+        """Delete what was kept on the way: all its cells are stored."""
+        self.store.unfinished.forget(pack.digest, [block.key for block in pack.blocks()])
+
     def _finish_pack(self, item: _Item, pack: Pack) -> None:
         """All blocks are on disk: join them, and finish what is wanted."""
         kept = [block.key for block in pack.blocks()]
@@ -284,12 +294,18 @@ class Session:
         def blocks() -> Iterator[tuple[Record, Tensor | None]]:
             nonlocal seconds
             for key in kept:
-                record, parameters, spent = self.store.unfinished.read_block(key)
+                if (found := self.store.unfinished.read_block(key)) is None:
+                    raise _Forgotten
+                record, parameters, spent = found
                 seconds += spent
                 yield record, parameters
 
-        record, parameters = work.joined(blocks(), pack.replicas)
-        self._finish(item, pack, record, parameters, seconds)
+        try:
+            record, parameters = work.joined(blocks(), pack.replicas)
+        except _Forgotten:  # where locks do not work, another process may have stored the cells meanwhile
+            self._restart(item)
+        else:
+            self._finish(item, pack, record, parameters, seconds)
 
     def _finish(self, item: _Item, pack: Pack, record: Record, parameters: Tensor | None, seconds: float) -> None:
         cells = list(work.seen(pack, record, parameters, item.wanted))
@@ -354,11 +370,12 @@ class Session:
         at = task.number if isinstance(task, Walk) else 0
         if at not in item.before:  # a job says where it goes on with its first word
             item.before[at] = done
+        self._tell(item, at, done, item.work.blocks()[at].replicas if isinstance(task, Walk) else item.work.replicas)
+
+    def _tell(self, item: _Item, at: int, done: int, replicas: int) -> None:
+        """So many replica-steps of a block or job are done."""
         item.reached[at] = done
         if self.progress is not None:
-            replicas = item.work.replicas
-            if isinstance(task, Walk):
-                replicas = item.work.blocks()[at].replicas
             share = sum(each.cost * each.done / each.size for each in self.items if each.size) / (self._cost or 1)
             self.progress(
                 Progress(

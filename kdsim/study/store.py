@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -165,6 +165,7 @@ class Store:
                 why = error.strerror or str(error)
                 raise StorageError(f"results folder {str(folder)!r} cannot be written: {why}") from None
             sweep(folder)
+        self.unfinished.sweep(self.has_cell)
 
     def set_aside(self, damage: Damaged) -> str:
         """Move a damaged file or folder to DIR/damaged, under a name of its own. Returns a line that says so."""
@@ -197,17 +198,20 @@ class Store:
 
         Where another process has stored it meanwhile, its result stays.
         """
+        self.write_tables(digest, info, parquets(curves, replicas, spectrum), networks)
+
+    def write_tables(
+        self, digest: str, info: dict[str, Any], tables: Mapping[str, bytes], networks: Sequence[TrainedNetwork] = ()
+    ) -> None:
+        """`write_cell` with the tables as files, by their names; see `parquets`."""
         final = self.cell_folder(digest)
-        tables = {CURVES_FILE: curves, REPLICAS_FILE: replicas, SPECTRUM_FILE: spectrum}
         durable = info.get("wall_seconds", 0.0) > DURABLE_SECONDS
         with storing(final), temporary_beside(final) as folder:
             folder.mkdir()
             sums = {}
-            for name, table in tables.items():
-                if table is not None:
-                    data = _parquet(table)
-                    write_new(folder / name, data, durable=durable)
-                    sums[name] = sha256(data)
+            for name, data in tables.items():
+                write_new(folder / name, data, durable=durable)
+                sums[name] = sha256(data)
             for number, network in enumerate(networks):
                 network.save(folder / WEIGHTS_FILE.format(number))
             files = {"files": sums, "weights": len(networks)}
@@ -460,15 +464,15 @@ def json_text(content: Any) -> str:
     return json.dumps(json_ready(content), indent=1, allow_nan=False) + "\n"
 
 
+def parquets(curves: pd.DataFrame, replicas: pd.DataFrame, spectrum: pd.DataFrame | None = None) -> dict[str, bytes]:
+    """The tables of a cell as files, by their names."""
+    tables = {CURVES_FILE: curves, REPLICAS_FILE: replicas, SPECTRUM_FILE: spectrum}
+    return {name: table.to_parquet(index=False) for name, table in tables.items() if table is not None}
+
+
 def _signed_text(content: dict[str, Any]) -> bytes:
     """A JSON file with its checksum; the content is `json_ready`."""
     return json.dumps(signed(content), indent=1, allow_nan=False).encode() + b"\n"
-
-
-def _parquet(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 def _read_json(file: Path, keys: dict[str, Any], advice: str, whole: Path) -> dict[str, Any]:

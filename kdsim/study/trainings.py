@@ -10,12 +10,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 
 from kdsim import config
 from kdsim.config import ConfigError, kind_of
@@ -30,6 +28,7 @@ from kdsim.study.store import PARTIAL, Store
 from kdsim.study.tables import columns_over_replicas
 from kdsim.study.training_bias import bias_columns, prior_bias
 from kdsim.study.training_deviations import PREFIX, student_deviations
+from kdsim.study.training_probes import probe
 from kdsim.study.training_rows import (
     TEACHER,
     TRAINING,
@@ -42,17 +41,11 @@ from kdsim.study.training_rows import (
     teacher_summary,
 )
 from kdsim.trainer import StudentTrainer, Teacher, Trained, fit_teacher, teacher_scores
-from kdsim.training.crowd import Crowd, fits, one_thread
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.record import TrainingRecord
-from kdsim.training.walk import Task, Walk
 
 SCORE_TOLERANCE = 0.01
 """Relative change of a stored teacher's loss that rounding on another machine may make."""
-PROBE_STEPS, PROBE_SECONDS = 5, 1.0
-"""Steps of a network, or seconds of an engine, from which the duration of a training is estimated."""
-PROBE_BATCHES = 4
-"""Images, in batches, on which an estimate fits a teacher: kinds whose fit trains further do so for a few steps."""
 
 
 Stop = Callable[[], bool]
@@ -315,56 +308,5 @@ def estimate(study: Study) -> Estimate:
         cells=len(dict.fromkeys(map(config.digest, cells))),
         packs=len(todo),
         replica_steps=sum(training.replicas * training.steps for training in todo),
-        seconds=sum(map(_probe, todo)),
+        seconds=sum(probe(training).seconds[0] for training in todo),
     )
-
-
-def _probe(training: Training) -> float:
-    """Seconds that a training will take. A teacher counts as a network with its first weights: it costs the same."""
-    trainer = training.trainer
-    if not trainer.is_network:
-        return _probe_engine(trainer)
-    task = _task(trainer)
-    together = fits(task)  # all replicas are one program
-    on_cpu = trainer.device == "cpu" and not together
-    side_by_side = min(torch.get_num_threads(), training.replicas) if on_cpu else 1
-    with one_thread(task.device) if together or side_by_side > 1 else nullcontext():
-        walk = Crowd(task, training.replicas) if together else Walk(task, 0)
-        started = time.monotonic()
-        walk.advance()  # warms up, and asks a teacher of images that stay as they are about all of them
-        first = time.monotonic() - started
-        started = time.monotonic()
-        for _ in range(PROBE_STEPS):
-            walk.advance()
-        step = (time.monotonic() - started) / PROBE_STEPS
-        started = time.monotonic()
-        walk.scores(task.validation, task.truth)
-        look = time.monotonic() - started
-    rounds = 1 if together else -(-training.replicas // side_by_side)
-    return rounds * (first + step * training.steps + look * len(walk.schedule))
-
-
-def _task(trainer: StudentTrainer) -> Task:
-    """What its replicas share, with a teacher that knows nothing: first weights, fitted on a few images."""
-    if trainer.teacher is None:
-        return trainer.task(trainer.pools())
-    training = replace(trainer.teacher.training, replicas=trainer.teacher.members)
-    task, own = _task(training), config.digest(training)
-    untrained = {"loss": float("nan")}
-    networks = [Walk(task, number).trained(own, "", untrained) for number in range(training.replicas)]
-    pools, few = training.pools(), slice(PROBE_BATCHES * training.recipe.batch_size)
-    pools = replace(pools, train=pools.train.points(few), validation=pools.validation.points(few))
-    fitted = fit_teacher(replace(trainer.teacher, training=training), networks, pools, 0)
-    return trainer.task(trainer.pools(), (fitted,))
-
-
-def _probe_engine(trainer: StudentTrainer) -> float:
-    """Seconds of an engine's run, from its first steps."""
-    started = time.monotonic()
-    seen = [(0.0, 0, 1)]
-    trainer.run(
-        progress=lambda done, total: seen.append((time.monotonic() - started, done, total)),
-        stop=lambda: time.monotonic() - started > PROBE_SECONDS,
-    )
-    seconds, done, total = seen[-1]
-    return seconds * total / max(done, 1)

@@ -185,6 +185,20 @@ class Unfinished:
                 return None
         return lock
 
+    def sweep(self, is_stored: Callable[[str], bool]) -> None:
+        """Remove what a process leaves that is killed after its result was stored: checkpoints, and locks.
+
+        Args:
+            is_stored: whether the result of that digest is stored.
+        """
+        for file in self.folder.glob("*-*.pt"):
+            if is_stored(file.name.partition("-")[0]):
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
+        for file in self.folder.glob("*.lock"):
+            if (lock := self.lock(file.stem)) is not None:  # nobody holds it
+                release(lock)
+
 
 def release(lock: BaseFileLock) -> None:
     """Give a lock back and remove its file."""

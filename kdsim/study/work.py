@@ -12,7 +12,6 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from kdsim.study.base import Cell
 from kdsim.study.packs import KEPT_POOLS, Pack, Prepared
 from kdsim.study.provenance import stamp
 from kdsim.study.risk_curves import risk_curves
+from kdsim.study.store import parquets
 from kdsim.study.tables import curves_table, replicas_table
 from kdsim.threads import one_thread
 
@@ -43,21 +43,19 @@ class Walked:
     parameters: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)  # holds tables
+@dataclass(frozen=True)
 class FinishedCell:
     """A cell as it is stored.
 
     Attributes:
         digest: its name.
         info: the content of cell.json.
-        curves, replicas, spectrum: its tables; `spectrum` is None where none was recorded.
+        tables: its files, see `kdsim.study.store.parquets`.
     """
 
     digest: str
     info: dict[str, Any]
-    curves: pd.DataFrame
-    replicas: pd.DataFrame
-    spectrum: pd.DataFrame | None = None
+    tables: dict[str, bytes]
 
 
 def walk(pack: Pack, number: int, state: State | None, stop: Callable[[int], bool] | None) -> Walked:
@@ -152,20 +150,21 @@ def _finished(ready: Prepared, item: Seen, seconds: float, marks: Mapping[str, A
     curves["linearised"] = dynamics.linearised(cell, population, ready.reference, steps)
     curves = curves.assign(**risk_curves(cell, population, ready.reference, predicted, steps))
     spectrum = dynamics.spectrum_table(cell, population, ready.reference, record)
-    return FinishedCell(config.digest(cell), info, curves, replicas_table(record), spectrum)
+    return FinishedCell(config.digest(cell), info, parquets(curves, replicas_table(record), spectrum))
 
 
-_kept: dict[str, Prepared] = {}
+_kept: dict[tuple[str, str], Prepared] = {}
 _guard = threading.Lock()
 
 
 def prepared(pack: Pack) -> Prepared:
     """The pack ready to run. The last few are kept: the slices of a pack follow each other."""
+    key = pack.digest, pack.choice.engine  # a digest says nothing of the engine that "auto" stands for
     with _guard:
-        if pack.digest not in _kept:
+        if key not in _kept:
             with one_thread():
                 found = pack.prepare()
             while len(_kept) >= KEPT_POOLS:
                 del _kept[next(iter(_kept))]
-            _kept[pack.digest] = found
-        return _kept[pack.digest]
+            _kept[key] = found
+        return _kept[key]

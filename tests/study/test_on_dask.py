@@ -1,0 +1,261 @@
+"""What runs on the workers of a cluster is what runs here, bit for bit, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+import pytest
+import torch
+from distributed import Client, LocalCluster
+from tiny_study import Tiny
+
+from kdsim.cli import main
+from kdsim.config import ConfigError, digest
+from kdsim.data import KnownPoints
+from kdsim.problems import SoftmaxLinear
+from kdsim.study import on_dask, runner
+from kdsim.study.base import Study
+from kdsim.study.executors import Failed
+from kdsim.study.on_dask import OnDask
+from kdsim.study.runner import Interrupted, Progress
+from kdsim.study.store import CURVES_FILE, REPLICAS_FILE, Store
+from kdsim.teachers import Deterministic
+from kdsim.trainer import PointNetwork, StudentTrainer
+from kdsim.training import Recipe
+
+TINY = Path(__file__).parent.parent / "tiny_study.py"
+BLOCK = 7
+"""Cells of eight replicas then run in two blocks."""
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """One worker in a thread of this process."""
+    with (
+        LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=50) as cluster,
+        Client(cluster) as connected,
+    ):
+        yield connected
+
+
+@pytest.fixture
+def executor(client: Client) -> OnDask:
+    return OnDask(client, False, lambda line: None)
+
+
+@dataclass(frozen=True)
+class Given(Study):
+    """Any trainings."""
+
+    name: ClassVar[str] = "given"
+    summary: ClassVar[str] = "trainings"
+    figure: ClassVar[Any] = None
+
+    trainers: tuple[StudentTrainer, ...] = ()
+
+    def cells(self) -> tuple[StudentTrainer, ...]:
+        return self.trainers
+
+    def quick(self) -> Given:
+        return self
+
+
+def tables(out: Path, study: Tiny) -> list[bytes]:
+    folders = [Store(out).cell_folder(digest(cell)) for cell in study.cells()]
+    return [(folder / name).read_bytes() for folder in folders for name in (CURVES_FILE, REPLICAS_FILE)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "block"),
+    [("cpu_fused", BLOCK), ("torch", BLOCK), ("torch", 10), ("torch", 1000), ("autograd", 1000)],
+)
+def test_results_are_those_of_a_local_run(tmp_path: Path, executor: OnDask, engine: str, block: int) -> None:
+    """Several blocks a cell, a pack a cell, one pack; theory and measurement included."""
+    study = Tiny(engine=engine, supervisions=Tiny().supervisions[: 2 if engine == "cpu_fused" else 3])
+    here = runner.run(study, tmp_path / "here", block_replicas=block)
+    seen: list[Progress] = []
+    there = runner.run(study, tmp_path / "there", executor=executor, block_replicas=block, progress=seen.append)
+    assert there.rows == here.rows and there.failures == []
+    assert tables(tmp_path / "there", study) == tables(tmp_path / "here", study)
+    assert there.replica_steps == here.replica_steps == len(study.cells()) * 8 * 400
+    assert list((tmp_path / "there" / "partial").iterdir()) == []
+    for name in ("pack", "block_replicas", "engine"):
+        infos = [Store(tmp_path / out).read_info(digest(study.cells()[0]))[name] for out in ("here", "there")]
+        assert infos[0] == infos[1]
+
+
+def test_slices_change_nothing(tmp_path: Path, executor: OnDask) -> None:
+    """A state travels to the worker and back after every chunk of steps."""
+    study = Tiny(steps=3000)
+    seen: list[Progress] = []
+    runner.run(study, tmp_path / "slices", executor=executor, slice_seconds=0, progress=seen.append)
+    runner.run(study, tmp_path / "here", block_replicas=on_dask.BLOCK_REPLICAS)
+    assert tables(tmp_path / "slices", study) == tables(tmp_path / "here", study)
+    assert [state.done for state in seen] == sorted(state.done for state in seen) and len(seen) > 1
+
+
+def test_a_run_that_is_told_to_stop_goes_on(tmp_path: Path, executor: OnDask) -> None:
+    study = Tiny(steps=60_000)
+    timer = threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(Interrupted, match=r"interrupted at step \d+ of 60000; 0 of 3 cells are stored"):
+        runner.run(study, tmp_path, executor=executor)
+    assert len(list((tmp_path / "partial").glob("*.pt"))) == 1
+    started = time.monotonic()
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(Interrupted):
+        runner.run(study, tmp_path, executor=executor)
+    assert time.monotonic() - started < 20
+
+
+def test_trainings_and_their_teacher(tmp_path: Path, executor: OnDask) -> None:
+    """The student waits for its teacher's training, though three tasks are taken at a time."""
+    data = KnownPoints(SoftmaxLinear(classes=3, dimension=4, samples=128), validation_samples=32, test_samples=32)
+    teacher = StudentTrainer(PointNetwork("linear"), data, recipe=Recipe(epochs=2, batch_size=8), replicas=2)
+    student = replace(teacher, supervision=Deterministic(teacher))
+    other = replace(teacher, seed=3)
+    result = runner.run(Given((student, other, teacher)), tmp_path / "there", executor=executor)
+    assert result.failures == [] and len(result.rows) == 3
+    runner.run(Given((student, other, teacher)), tmp_path / "here")
+    for cell in (student, other, teacher):
+        here, there = (Store(tmp_path / out).read_cell(digest(cell)) for out in ("here", "there"))
+        assert here.curves.equals(there.curves)
+
+
+def test_a_failing_pack_keeps_the_others(tmp_path: Path, executor: OnDask) -> None:
+    from test_runner import Mixed
+
+    result = runner.run(Mixed(), tmp_path, executor=executor)
+    assert [row["problem"] for row in result.rows] == ["small-pool"] * 3
+    assert len(result.failures) == 1 and "failed: RuntimeError: no pool" in result.failures[0]
+
+
+def test_a_gpu_that_no_worker_has_is_refused(tmp_path: Path, executor: OnDask) -> None:
+    with pytest.raises(ConfigError, match=r"device = 'cuda' is not available on any worker: start workers with"):
+        runner.run(Tiny(device="cuda"), tmp_path / "out", executor=executor)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_worker_of_another_kdsim_is_refused(
+    tmp_path: Path, executor: OnDask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the run, and for workers that come later with each task."""
+    sources = iter(range(9))  # each that is asked has another
+    monkeypatch.setattr(on_dask, "versions", lambda: {"source_sha256": next(sources)})
+    with pytest.raises(ConfigError, match="has another kdsim than this process"):
+        runner.run(Tiny(), tmp_path, executor=executor)
+    monkeypatch.undo()
+    monkeypatch.setattr(OnDask, "check", lambda self, cells: None)
+    sent = on_dask.Sent("token", 1, (), "other source", 1.0, False, None)
+    found = on_dask.pickle.loads(executor.client.submit(on_dask.run_task, sent, b"", pure=False).result())
+    assert isinstance(found.result, Failed) and "has another kdsim" in found.result.line and found.result.user_error
+
+
+def test_only_the_part_of_a_tensor_travels_that_is_shown() -> None:
+    whole = torch.zeros(100_000)
+    assert len(on_dask.pack_bytes(whole[:3])) < 2_000 < 400_000 < len(on_dask.pack_bytes(whole))
+    assert on_dask.pickle.loads(on_dask.pack_bytes({"a": whole[:3]}))["a"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--executor", "slurm"], "unknown --executor 'slurm'"),
+        (["--workers", "2"], "--workers 2 is not allowed with --executor local"),
+        (["--scheduler", "tcp://x:1"], "--scheduler tcp://x:1 is not allowed with --executor local"),
+        (["--executor", "dask", "--workers", "0"], "workers = 0 is not allowed: must be an integer >= 1"),
+        (["--executor", "dask", "--scheduler", "x", "--workers", "2"], "exclude each other"),
+        (["--executor", "dask", "--scheduler", "none.json"], "there is no such file"),
+        (["--executor", "dask", "--scheduler", "tcp://127.0.0.1:1"], "scheduler = 'tcp://127.0.0.1:1' does not answer"),
+        (["--block-replicas", "0"], "block_replicas = 0 is not allowed: must be an integer >= 1"),
+    ],
+)
+def test_bad_options_are_one_line(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(on_dask, "PATIENCE_SECONDS", 1.0)
+    assert main(["run-study", str(TINY), "--out", str(tmp_path / "out"), *arguments]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and message in error and error.startswith("kdsim: error: ")
+    assert not (tmp_path / "out").exists()
+
+
+# Processes ---------------------------------------------------------------------------------------
+
+
+def _start(out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kdsim.cli", "run-study", str(TINY), "--out", str(out), "--set", "steps=40000"]
+    options = ["--executor", "dask", "--workers", "2", "--block-replicas", "8", *more]
+    return subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def _under_way(process: subprocess.Popen[str], out: Path) -> None:
+    """Wait until states or cells are stored."""
+    while not list((out / "partial").glob("*.pt")) and not list((out / "cells").glob("[0-9a-f]*")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_lost_worker_changes_nothing(tmp_path: Path) -> None:
+    """Three packs, two workers, one of which is killed while it computes."""
+    process = _start(tmp_path / "killed")
+    while len(_workers(process)) < 2 or not list((tmp_path / "killed" / "partial").glob("*.lock")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    time.sleep(1)
+    _workers(process)[0].kill()
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Traceback" not in error, error
+    study = Tiny(steps=40_000)
+    runner.run(study, tmp_path / "here", block_replicas=8)
+    # The study file is another module there, with other digests: by the order of its cells.
+    theirs = [row["cell"] for row in runner.run(_as_file(study), tmp_path / "killed").rows]
+    ours = [digest(cell) for cell in study.cells()]
+    for mine, other in zip(ours, theirs, strict=True):
+        a, b = Store(tmp_path / "here").read_cell(mine), Store(tmp_path / "killed").read_cell(other)
+        assert a.curves.equals(b.curves) and a.replicas.equals(b.replicas)
+
+
+def _as_file(study: Tiny) -> Tiny:
+    """The same study from the file, as the command line loads it."""
+    from kdsim.study.loading import load
+
+    return load(str(TINY), {}, {"steps": str(study.steps)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_whole_group(tmp_path: Path, number: signal.Signals) -> None:
+    """As from a terminal or a batch system: workers leave them to the process that runs the study."""
+    process = _start(tmp_path / "out", "--engine", "torch", "--replicas", "600")
+    _under_way(process, tmp_path / "out")
+    workers = _workers(process)
+    os.killpg(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on from there" in error.splitlines()[-1], error
+    assert "Traceback" not in error
+    assert list((tmp_path / "out" / "partial").glob("*.pt"))
+    assert not any(worker.is_running() for worker in workers)
