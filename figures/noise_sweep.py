@@ -101,7 +101,8 @@ def _curves(ax: Axes, rows: pd.DataFrame, curves: pd.DataFrame, styles: dict[str
         if row.supervision != "exact":
             lowest.append(curve["dist_sq_q05"].min())
             ends.append((curve["dist_sq_mean"].iloc[-1], f"$\\nu$ = {row.nu:.1e}", color))
-    ax.set(xscale="log", yscale="log", xlabel="step", ylabel=r"$\mathrm{E}\,|\theta_t-\theta_*|^2$")
+    scale = "log" if max(highest, default=0) > 0 else "linear"  # K = 1: the student is right from the start
+    ax.set(xscale="log", yscale=scale, xlabel="step", ylabel=r"$\mathrm{E}\,|\theta_t-\theta_*|^2$")
     low, high = min(lowest, default=0), max(highest, default=0)
     if 0 < low < high < float("inf"):  # exact BCP falls to rounding: its curve leaves the panel
         ax.set_ylim(low / 3, high * 2)
@@ -113,9 +114,12 @@ def _curves(ax: Axes, rows: pd.DataFrame, curves: pd.DataFrame, styles: dict[str
 
 def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
     """Name curves (height of the end, label, colour) to the right of the panel, apart where they end together."""
+    finite = sorted(end for end in ends if 0 < end[0] < math.inf)
+    if not finite:  # all have diverged
+        return
     bottom, top = (math.log(limit) for limit in ax.get_ylim())
     lowest = -math.inf
-    for height, label, color in sorted(end for end in ends if 0 < end[0] < math.inf):
+    for height, label, color in finite:
         lowest = max((math.log(height) - bottom) / (top - bottom), lowest + 0.045)
         ax.annotate(
             label, (1, lowest), xycoords="axes fraction", xytext=(3, 0), textcoords="offset points", ha="left",
@@ -144,7 +148,8 @@ def _against_nu(ax: Axes, rows: pd.DataFrame, styles: dict[str, tuple[str, str]]
     ylabel = (
         r"floor of $|\theta-\theta_*|^2$" if quantity == "floor" else r"s.d. of $|\theta-\theta_*|^2$ within a replica"
     )
-    ax.set(xscale="log", yscale="log", xlabel=NU, ylabel=ylabel)
+    scale = "linear" if seen.empty else "log"
+    ax.set(xscale=scale, yscale=scale, xlabel=NU, ylabel=ylabel)
     _note_zero(ax, rows, quantity)
 
 

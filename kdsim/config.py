@@ -27,6 +27,9 @@ SCHEMA_VERSION = 2
 CLASS, SOURCE = "class", "source_sha256"
 """Keys of the JSON form beside the fields. `class` is a keyword of Python: no field can have that name."""
 
+DEEPEST = 40
+"""Parts within parts of a configuration that is read."""
+
 STUDY_MODULE = "kdsim_study_file_"
 """Prefix of the module names of study files (`kdsim.study.loading`)."""
 
@@ -124,7 +127,7 @@ def encode(config: Any) -> Any:
         cls = type(config)
         hints = _hints(cls)
         fields = {f.name: encode(_as_float(getattr(config, f.name), hints[f.name])) for f in dataclasses.fields(cls)}
-        outside = {} if cls.__module__.split(".")[0] == "kdsim" else {SOURCE: source_digest(cls)}
+        outside = {} if is_own(cls) else {SOURCE: source_digest(cls)}
         return {CLASS: kind_of(cls), **fields, **outside}
     if isinstance(config, (tuple, list)):
         return [encode(item) for item in config]
@@ -158,6 +161,11 @@ def _as_float(value: Any, hint: Any) -> Any:
     return value
 
 
+def is_own(cls: type) -> bool:
+    """Whether it is one of kdsim's, rather than of a study file."""
+    return cls.__module__.split(".")[0] == "kdsim"
+
+
 def kind_of(cls: type) -> str:
     """Name of a configuration class in JSON."""
     return getattr(cls, "name", cls.__name__)
@@ -172,24 +180,84 @@ def source_digest(cls: type) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def decode(data: Any, classes: Iterable[type]) -> Any:
-    """Inverse of `encode` for the given classes; unknown kinds and fields raise `ConfigError`."""
-    kinds = {kind_of(cls): cls for cls in classes}
+def decode(data: Any, classes: Iterable[type], hint: Any = Any) -> Any:
+    """Inverse of `encode`: digest(decode(encode(x), classes)) = digest(x).
 
-    def build(item: Any) -> Any:
-        if isinstance(item, list):
-            return tuple(build(entry) for entry in item)
-        if not isinstance(item, dict):
-            return item
-        fields = {key: build(value) for key, value in item.items() if key not in (CLASS, SOURCE)}
-        cls = choose("class", str(item.get(CLASS)), kinds)
-        known = [f.name for f in dataclasses.fields(cls)]
-        for key in fields:
-            if key not in known:
-                raise unknown_name(f"field of {item[CLASS]}", key, known)
-        return cls(**fields)
+    Values are read by the types of the fields that they are for. No code is looked up by what the data say: they name
+    classes among those that are given, and validation of these is all that runs.
 
-    return build(data)
+    Args:
+        data: the JSON form.
+        classes: implementations of contracts, and any other configurations that the data may name. Classes from study
+            files are told from others of their name by the SHA-256 of their file, which is part of the JSON form.
+        hint: type of the result.
+
+    Raises:
+        ConfigError: a class or field is unknown or missing, or a value is not allowed.
+    """
+    return _decode(data, tuple(classes), hint, "the configuration", 0)
+
+
+def _decode(data: Any, classes: tuple[type, ...], hint: Any, where: str, depth: int) -> Any:
+    require(depth < DEEPEST, "depth", depth, f"below {DEEPEST} in {where}")
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    options = args if origin in (typing.Union, types.UnionType) else (hint,)
+    if isinstance(data, dict):
+        return _decode_class(data, classes, options, where, depth)
+    for option in options:
+        if isinstance(data, list) and (option is Any or typing.get_origin(option) is tuple):
+            return _decode_items(data, classes, typing.get_args(option), where, depth)
+        if not isinstance(data, list) and _is_value(data, option):
+            return _as_float(data, option)
+    raise ConfigError(f"{where} = {shown(data)} is not allowed: must be {_hint_text(hint)}")
+
+
+def _decode_items(data: list[Any], classes: tuple[type, ...], each: tuple[Any, ...], where: str, depth: int) -> Any:
+    if not each or (len(each) == 2 and each[1] is ...):
+        each = (each[0] if each else Any,) * len(data)
+    require(len(each) == len(data), where, data, f"{len(each)} values")
+    return tuple(_decode(item, classes, hint, where, depth + 1) for item, hint in zip(data, each, strict=True))
+
+
+def _decode_class(
+    data: dict[str, Any], classes: tuple[type, ...], options: tuple[Any, ...], where: str, depth: int
+) -> Any:
+    """A dataclass of one of the types; a type that is no contract stands for itself."""
+    contracts = tuple(each for each in options if isinstance(each, type) and each is not Any) or (object,)
+    plain = [each for each in contracts if dataclasses.is_dataclass(each) and not inspect.isabstract(each)]
+    known = {
+        kind_of(each): each
+        for each in (*plain, *classes)
+        if issubclass(each, contracts) and data.get(SOURCE) == (None if is_own(each) else source_digest(each))
+    }
+    name = str(data.get(CLASS))
+    cls = choose("class", name, known)
+    hints, names = _hints(cls), [f.name for f in dataclasses.fields(cls)]
+    for key in data:
+        if key not in (*names, CLASS, SOURCE):
+            raise unknown_name(f"field of {name}", key, names)
+    if missing := [key for key in names if key not in data]:
+        raise ConfigError(f"{name} in {where} has no {', '.join(missing)}")
+    values = {key: _decode(data[key], classes, hints[key], f"{key} of {name}", depth + 1) for key in names}
+    try:
+        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.init})
+    except ConfigError:
+        raise
+    except Exception as error:  # a study file's own validation can raise anything
+        raise ConfigError(f"{name} in {where}: {error_line(error)}") from error
+
+
+def _is_value(data: Any, hint: Any) -> bool:
+    """Whether a number, text or None in JSON is one of that type."""
+    if hint is Any:
+        return True
+    if typing.get_origin(hint) is Literal:
+        return any(type(data) is type(allowed) and data == allowed for allowed in typing.get_args(hint))
+    return type(data) is hint or (hint is float and type(data) is int)
+
+
+def _hint_text(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def digest(config: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdsim.config import by_name, choose
+from kdsim.config import by_name, choose, require
 from kdsim.population import Population
 from kdsim.problems import Problem
 from kdsim.students import STUDENTS, LinearStudent
@@ -31,7 +31,9 @@ def student_with_ridge(
 
 def step_size_within_t1(student: LinearStudent, population: Population, batch_size: int, fraction: float) -> float:
     """`fraction` of T1's step-size limit, 1 / (2 L_max) with the expected smoothness of the batch for L_max."""
-    return fraction / (2 * constants(student, population).expected_smoothness(batch_size))
+    smoothness = constants(student, population).expected_smoothness(batch_size)
+    require(smoothness > 0, "L_max of the problem's loss", smoothness, "above 0: no step size follows from it")
+    return fraction / (2 * smoothness)
 
 
 def slowest_rate(student: LinearStudent, population: Population, theta: Tensor) -> float:

@@ -13,7 +13,7 @@ import torch
 
 from kdsim.config import ConfigError, kind_of, require, require_count
 from kdsim.data.sources import PointSource, Pools, Truth
-from kdsim.population import Population
+from kdsim.population import Population, require_points
 from kdsim.problems import GaussianMixture, LongTail
 from kdsim.problems.base import Problem
 from kdsim.problems.sampling import generator
@@ -80,8 +80,9 @@ class KnownPoints(PointSource):
             return self.problem.split(seed, self.validation_samples, self.test_samples)
         shuffled = generator(seed, KEY)
         drawn = _drawn(self.problem, seed)
-        if drawn.x.ndim != 2 or drawn.p is None or drawn.y is None:
-            raise ConfigError(f"problem = {kind_of(type(self.problem))} is not allowed: must be one of points (N, d)")
+        require_points(drawn)
+        if drawn.y is None:
+            raise ConfigError(f"problem = {kind_of(type(self.problem))} is not allowed: must be one with labels")
         held_out = self.validation_samples + self.test_samples
         fewer = f"below {drawn.size}, the points of the problem"
         require(held_out < drawn.size, "validation_samples + test_samples", held_out, fewer)

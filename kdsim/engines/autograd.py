@@ -63,7 +63,7 @@ class Autograd:
         """See `Engine.refusal`."""
 
         def check() -> None:
-            check_run(population, sgd, device)
+            check_run(student, population, lanes, sgd, device)
             if isinstance(sgd.optimiser, WeightSampler):
                 what = f"optimiser = {sgd.optimiser.name!r} is not allowed for a student of the engines"
                 raise ConfigError(f"{what}: it draws weights, which trainings of image networks alone do")
@@ -94,6 +94,8 @@ class Autograd:
         """Walk from the start (zero; a network's initial draws), or from `state`, to `sgd.steps`. See `Engine.run`."""
         if refused := self.refusal(student, population, lanes, sgd, recording, device):
             raise ConfigError(refused)
+        if state is not None:
+            state.require_run(student, population, lanes, sgd)
         where = torch.device(device)
         kind, limit = _Block, block_replicas(student, population) if where.type == "cpu" else None
         visits = CHUNK_VISITS.get(where.type, 1 << 17)

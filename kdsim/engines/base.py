@@ -9,14 +9,15 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, choose, kind_of, require, require_between, require_count
+from kdsim.config import ConfigError, choose, kind_of, require, require_between, require_count, shown
 from kdsim.engines.optimisers import GradientDescent, Optimiser
 from kdsim.engines.recorder import Record, Recording
 from kdsim.engines.schedules import Constant, Schedule
-from kdsim.population import Population
+from kdsim.population import STEP_SIZES, Population, require_points
 from kdsim.rng import MAX_VISITS
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import NetworkStudent
+from kdsim.supervision import Independent
 from kdsim.supervision.base import Supervision
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -99,6 +100,33 @@ class State:
     recorder: dict[str, Tensor]
     buffers: dict[str, Tensor] = field(default_factory=dict)
 
+    def require_run(
+        self, student: LinearStudent | NetworkStudent, population: Population, lanes: Sequence[Lane], sgd: SGD
+    ) -> None:
+        """Refuse a state that is not one of this run: engines write where its tensors say, without looking.
+
+        Raises:
+            ConfigError: a step beyond the run, or what is no tensor, or of another shape or type.
+        """
+        classes, features = population.classes, population.features
+        one = (classes, features) if isinstance(student, LinearStudent) else (student.size(features, classes),)
+        shape = (sum(lane.replicas for lane in lanes), *one)
+        other = "the stored state is that of another run"
+        if type(self.step) is not int or not 0 <= self.step <= sgd.steps:
+            raise ConfigError(f"{other}: step = {shown(self.step)}, not 0 to {sgd.steps}")
+        parts = {"error": self.error, **_tensors("buffers", self.buffers)}
+        for name, tensor in parts.items():
+            if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape or not tensor.is_floating_point():
+                found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise ConfigError(f"{other}: {name} is {found}, not {shape} numbers")
+        _tensors("recorder", self.recorder)
+
+
+def _tensors(what: str, found: object) -> dict[str, Tensor]:
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise ConfigError(f"the stored state is that of another run: {what} are not tensors by name")
+    return found
+
 
 class Engine(Protocol):
     """Runs many replicas of SGD as one program."""
@@ -166,14 +194,49 @@ def require_plain(engine: str, sgd: SGD) -> None:
         raise ConfigError(f"engine = {engine!r} is not allowed for {setting!r}: must be autograd")
 
 
-def check_run(population: Population, sgd: SGD, device: str) -> None:
-    """Refuse what no engine can run: too many visits, a training set above the pool, a device that is not there."""
+def check_run(
+    student: LinearStudent | NetworkStudent, population: Population, lanes: Sequence[Lane], sgd: SGD, device: str
+) -> None:
+    """Refuse what no engine can run.
+
+    A pool that is none of points with known class probabilities, too many visits, a training set above the pool, a
+    device that is not there, numbers that the dtype does not hold.
+    """
     check_device(device)
+    require_points(population)
     visits = sgd.steps * sgd.batch_size
     require(visits < MAX_VISITS, "steps * batch_size", visits, f"below {MAX_VISITS}")
     require_between("held_out", sgd.held_out, 0, population.size - 1)
     if sgd.training_set is not None:
         require_between("training_set", sgd.training_set, 1, population.size - sgd.held_out)
+    check_range(student, population, lanes, sgd.dtype)
+
+
+def check_range(
+    student: LinearStudent | NetworkStudent, population: Population, lanes: Sequence[Lane], dtype: str
+) -> None:
+    """Refuse inputs and settings that `dtype` cannot hold: they would be infinite, or zero, without a word.
+
+    Smaller entries of an input whose largest is held may become zero: to rounding they are.
+    """
+    held = torch.finfo(DTYPES[dtype])
+    other = "; float64 holds more" if dtype == "float32" else ""
+    largest = max(abs(end.item()) for end in population.x.aminmax())
+    if not (largest == 0 or held.tiny <= largest <= held.max):
+        allowed = f"from {held.tiny:.3g} to {held.max:.3g}{other}"
+        raise ConfigError(f"the largest entry of x is {largest:.3g} in size, not allowed in {dtype}: must be {allowed}")
+    ridge = getattr(student, "ridge", 0.0)  # of what is no student an engine says so itself
+    if ridge > held.max:
+        raise ConfigError(f"ridge = {ridge!r} is not allowed in {dtype}: must be at most {held.max:.3g}{other}")
+    low, high = max(held.tiny, STEP_SIZES[0]), min(held.max, STEP_SIZES[1])
+    for lane in lanes:
+        noise = lane.supervision
+        if isinstance(noise, Independent) and noise.variance > held.max:
+            what = f"variance = {noise.variance!r} of independent noise is not allowed in {dtype}"
+            raise ConfigError(f"{what}: must be at most {held.max:.3g}{other}")
+        if not low <= lane.step_size <= high:
+            allowed = f"from {low:.3g} to {high:.3g}{other}"
+            raise ConfigError(f"step_size = {lane.step_size!r} is not allowed in {dtype}: must be {allowed}")
 
 
 def reason(check: Callable[[], object]) -> str | None:

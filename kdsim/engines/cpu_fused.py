@@ -65,7 +65,7 @@ class CpuFused:
                 self._require(known, "supervision", lane.supervision, ", ".join(FAMILIES))
             if device != "cpu":
                 raise ConfigError(f"engine = {self.name!r} is not allowed for device = {device!r}: must be cpu")
-            check_run(population, sgd, device)
+            check_run(student, population, lanes, sgd, device)
 
         return reason(check)
 
@@ -92,6 +92,8 @@ class CpuFused:
         """Walk from zero, or from `state`, to `sgd.steps`. See `Engine.run`."""
         if refused := self.refusal(student, population, lanes, sgd, recording, device):
             raise ConfigError(refused)
+        if state is not None:
+            state.require_run(student, population, lanes, sgd)
         dtype = DTYPES[sgd.dtype]
         pool, plan = _pool(population, reference, dtype), _plan(student, population, sgd)
         points = _points(student, population, reference, dtype)

@@ -28,7 +28,7 @@ from kdsim.config import ConfigError
 from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason
 from kdsim.engines.recorder import Record, Recorder, Recording
 from kdsim.engines.shards import count_replicas
-from kdsim.population import Population
+from kdsim.population import Population, require_points
 from kdsim.rng import MASK, feistel_sides
 from kdsim.students import LeastSquares, LinearStudent, SoftmaxRegression
 from kdsim.supervision import Annotators, Dirichlet, Exact, Independent, OneHot, Supervision, TwoPoint
@@ -74,6 +74,8 @@ class GpuFused:
         device: str = "cpu",
     ) -> str | None:
         """Why this engine cannot run a configuration here. See `Engine.refusal`."""
+        if no_pool := reason(lambda: require_points(population)):
+            return f"engine = {self.name!r} is not allowed here: {no_pool}"
         refusals = (
             _student_refusal(student, population),
             _lanes_refusal(lanes),
@@ -83,7 +85,7 @@ class GpuFused:
         for refused in refusals:
             if refused is not None:
                 return f"engine = {self.name!r} is not allowed here: {refused}"
-        return reason(lambda: check_run(population, sgd, device))
+        return reason(lambda: check_run(student, population, lanes, sgd, device))
 
     def run(
         self,
@@ -107,6 +109,8 @@ class GpuFused:
         """
         if refused := self.refusal(student, population, lanes, sgd, recording, device):
             raise ConfigError(refused)
+        if state is not None:
+            state.require_run(student, population, lanes, sgd)
         where, dtype = torch.device(device), DTYPES[sgd.dtype]
         replicas = count_replicas(lanes)
         recorder = Recorder(recording, student, population, reference, replicas, sgd.steps, dtype, where, directions)

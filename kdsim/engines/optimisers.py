@@ -16,6 +16,15 @@ from torch import Tensor
 
 from kdsim.config import require, require_between, require_positive
 
+HELD = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+"""Positive numbers that float32 holds without loss."""
+
+
+def require_held(what: str, value: float) -> None:
+    """Refuse anything but a number > 0 that float32 holds."""
+    require_positive(what, value)
+    require_between(what, value, *HELD)
+
 
 @dataclass(frozen=True)
 class Optimiser(ABC):
@@ -33,6 +42,7 @@ class Optimiser(ABC):
 
     def __post_init__(self) -> None:
         require_between("weight_decay", self.weight_decay, 0, float("inf"), "[)")
+        require_between("weight_decay", self.weight_decay, 0, HELD[1])
 
     @property
     def plain(self) -> bool:
@@ -193,7 +203,7 @@ class Adam(Optimiser):
         super().__post_init__()
         require_between("beta1", self.beta1, 0, 1, "[)")
         require_between("beta2", self.beta2, 0, 1, "[)")
-        require_positive("epsilon", self.epsilon)
+        require_held("epsilon", self.epsilon)  # as 0 in float32 it would divide a zero gradient by zero
         require(isinstance(self.decoupled, bool), "decoupled", self.decoupled, "True or False")
 
     def update(

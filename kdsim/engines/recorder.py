@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, require_between, require_count
+from kdsim.config import ConfigError, require, require_between, require_count
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 
@@ -43,6 +43,7 @@ class Recording:
         require_between("tail_fraction", self.tail_fraction, 0, 1, "()")
         require_count("tail_stride", self.tail_stride)
         require_count("directions", self.directions, least=0)
+        require(isinstance(self.mean_error, bool), "mean_error", self.mean_error, "True or False")
 
     def tail_start(self, steps: int) -> int:
         """First step of the tail."""
@@ -138,7 +139,7 @@ class Recorder:
         """
         for name, tensor in self._state.items():
             found = tuple(state[name].shape) if name in state else None
-            if found != tuple(tensor.shape):
+            if found != tuple(tensor.shape) or state[name].is_complex():
                 raise ConfigError(
                     f"the stored state is that of another run: {name} has shape {found}, not {tuple(tensor.shape)}"
                 )
@@ -287,6 +288,33 @@ class Record:
     diverged_at: Tensor
     mean_error: Tensor | None = None
     along: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no run gives, for a record may come from a file.
+
+        Raises:
+            ConfigError: something of another type or shape.
+        """
+        found = [("steps", self.steps), ("tail_mean", self.tail_mean), ("diverged_at", self.diverged_at)]
+        whole = ("steps", "diverged_at")
+        require(isinstance(self.curves, dict), "curves", type(self.curves).__name__, "a dictionary")
+        found += [("tail_std", self.tail_std), *self.curves.items()]
+        found += [item for item in (("mean_error", self.mean_error), ("along", self.along)) if item[1] is not None]
+        for name, tensor in found:
+            kind = f"{tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            right = isinstance(tensor, Tensor) and (tensor.dtype == torch.int64) == (name in whole)
+            require(right and not tensor.is_complex(), f"record: {name}", kind, "a tensor of numbers")
+        checkpoints, replicas = tuple(self.steps.shape), tuple(self.tail_std.shape)
+        shapes = {"tail_mean": (2, *replicas), "diverged_at": replicas}
+        shapes |= dict.fromkeys(self.curves, checkpoints + replicas)
+        for name, tensor in found:
+            shape, axis = tuple(tensor.shape), _REPLICA_AXIS.get(name)
+            right = shape == shapes[name] if name in shapes else axis is None or shape[axis:][:1] == replicas
+            right = right and len(checkpoints) == len(replicas) == 1
+            require(right, f"record: shape of {name}", shape, "that of a run")
+        counts = self.half_samples if isinstance(self.half_samples, tuple) else ()
+        right = len(counts) == 2 and all(type(count) is int for count in (*counts, self.tail_start))
+        require(right, "record: half_samples, tail_start", (self.half_samples, self.tail_start), "whole numbers")
 
     @property
     def tail_samples(self) -> int:

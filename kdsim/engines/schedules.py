@@ -37,6 +37,10 @@ class Constant(Schedule):
         return 1.0
 
 
+LARGEST_FACTOR = 1e30
+"""Largest factor on a step size that milestones may add up to."""
+
+
 @dataclass(frozen=True)
 class StepDecay(Schedule):
     """The step size is multiplied by `decay` at each milestone: torch's MultiStepLR.
@@ -59,6 +63,8 @@ class StepDecay(Schedule):
         increasing = all(first < second for first, second in pairwise(self.milestones))
         require(increasing, "milestones", self.milestones, "increasing")
         require_positive("decay", self.decay)
+        most = LARGEST_FACTOR ** (1 / len(self.milestones))
+        require(self.decay <= most, "decay", self.decay, f"at most {most:.3g} with {len(self.milestones)} milestones")
 
     def factor(self, step: int, steps: int) -> float:
         return self.decay ** self.pieces([step], steps)[0]

@@ -53,7 +53,7 @@ class TorchBatched:
         def check() -> None:
             require_linear(self.name, student)
             require_plain(self.name, sgd)
-            check_run(population, sgd, device)
+            check_run(student, population, lanes, sgd, device)
 
         return reason(check)
 
@@ -75,6 +75,8 @@ class TorchBatched:
         """Walk from zero, or from `state`, to `sgd.steps`. See `Engine.run`."""
         if refused := self.refusal(student, population, lanes, sgd, recording, device):
             raise ConfigError(refused)
+        if state is not None:
+            state.require_run(student, population, lanes, sgd)
         where = torch.device(device)
         parts = split(lanes, SHARD_REPLICAS.get(where.type))
         chunk = max(1, CHUNK_VISITS.get(where.type, 1 << 17) // (count_replicas(parts[0]) * sgd.batch_size))

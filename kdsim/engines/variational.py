@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from kdsim.config import require, require_between, require_count, require_positive
-from kdsim.engines.optimisers import Adam, Optimiser, WeightSampler, theta_of
+from kdsim.engines.optimisers import Adam, Optimiser, WeightSampler, require_held, theta_of
+
+LARGEST_STD = 80.0
+"""Largest first standard deviation of a weight: float32 ends at exp(88), and rho is log(exp(std) - 1)."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,13 @@ class IVON(WeightSampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("weight_decay", self.weight_decay)
-        require_positive("hess_init", self.hess_init)
+        require_held("hess_init", self.hess_init)
         if self.hess_init_ess is not None:
             require_positive("hess_init_ess", self.hess_init_ess)
         require_between("beta1", self.beta1, 0, 1, "[)")
         require_between("beta2", self.beta2, 0, 1, "[)")
         if self.clip_radius is not None:
-            require_positive("clip_radius", self.clip_radius)
+            require_held("clip_radius", self.clip_radius)
 
     def for_training(self, images: int, steps: int) -> IVON:
         filled = super().for_training(images, steps)
@@ -142,7 +145,8 @@ class MeanField(WeightSampler):
         super().__post_init__()
         require(self.weight_decay == 0, "weight_decay", self.weight_decay, "0: prior_std has this part")
         for what in ("prior_std", "std_init", "kl_weight"):
-            require_positive(what, getattr(self, what))
+            require_held(what, getattr(self, what))
+        require(self.std_init <= LARGEST_STD, "std_init", self.std_init, f"at most {LARGEST_STD:g}")
         require_between("annealing_end", self.annealing_end, 0, 1)
         require_between("annealing_start", self.annealing_start, 0, self.annealing_end)
         known = isinstance(self.rule, Optimiser) and not isinstance(self.rule, WeightSampler)

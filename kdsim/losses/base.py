@@ -11,10 +11,15 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, require
+from kdsim.config import ConfigError, require, require_between, require_positive
 from kdsim.losses.posterior import PosteriorOrder, average_posterior
 from kdsim.losses.standardise import standardise
 from kdsim.losses.terms import label_cross_entropy, require_same_shape
+
+LARGEST_WEIGHT = 1e30
+"""Largest weight of a term: float32 holds its product with a loss."""
+TEMPERATURES = 1e-3, 1e4
+"""Ends of the temperatures. Beyond them T^2 KL(p_T, q_T) in float32 is 0, infinite, or all rounding."""
 
 
 class DistillationLoss(ABC):
@@ -117,6 +122,13 @@ def require_weight(what: str, value: float) -> None:
     """Refuse anything but a finite number >= 0 (NaN included)."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     require(number and math.isfinite(value) and value >= 0, what, value, "a finite number >= 0")
+    require(value <= LARGEST_WEIGHT, what, value, f"at most {LARGEST_WEIGHT:g}")
+
+
+def require_temperature(what: str, value: float) -> None:
+    """Refuse a temperature that is no number > 0, or so extreme that float32 loses the loss without a word."""
+    require_positive(what, value)
+    require_between(what, value, *TEMPERATURES)
 
 
 def require_weights(label_weight: float, teacher_weight: float) -> None:

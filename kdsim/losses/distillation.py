@@ -8,9 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdsim.config import require, require_count, require_positive
+from kdsim.config import require, require_between, require_count, require_positive
 from kdsim.losses.abkd import abkd
-from kdsim.losses.base import DistillationLoss, SoftmaxLoss, require_weight, require_weights
+from kdsim.losses.base import (
+    TEMPERATURES,
+    DistillationLoss,
+    SoftmaxLoss,
+    require_temperature,
+    require_weight,
+    require_weights,
+)
 from kdsim.losses.bayesian_kd import bayesian_kd
 from kdsim.losses.brier import brier
 from kdsim.losses.cross_entropy import cross_entropy
@@ -87,7 +94,7 @@ class _Tempered(_Weighted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive("temperature", self.temperature)
+        require_temperature("temperature", self.temperature)
 
     @property
     def seen_at(self) -> float:
@@ -130,8 +137,8 @@ class BayesianKD(SoftmaxLoss):
         super().__post_init__()
         require_weight("alpha", self.alpha)
         require(self.alpha <= 1, "alpha", self.alpha, "in [0, 1]")
-        require_positive("teacher_temperature", self.teacher_temperature)
-        require_positive("student_temperature", self.student_temperature)
+        require_temperature("teacher_temperature", self.teacher_temperature)
+        require_temperature("student_temperature", self.student_temperature)
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -248,6 +255,7 @@ class TTM(_Weighted):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("gamma", self.gamma)
+        require_between("gamma", self.gamma, 1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
 
     @property
     def seen_at(self) -> float:

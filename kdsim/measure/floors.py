@@ -20,6 +20,8 @@ ONE_WAY = 0.9
 rarely as DRIFT_Z_LIMIT): where replicas differ by orders of magnitude, the mean's standard error hides a drift."""
 NEGLIGIBLE = 1e-11
 """... or if the floor is below this fraction of the initial squared distance, that is zero to rounding."""
+ROUNDING = 1e-12
+"""Where replicas agree exactly there is no standard error: any change above this fraction of the floor is a drift."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,9 @@ def measure(record: Record) -> Measurement:
     accuracy, bcp_l2 = interval(tail_curve(record, "accuracy")), interval(tail_curve(record, "bcp_l2"))
     change, level, start = _drift(record)
     drift = interval(change)
-    # Replicas that agree exactly (a pool of one point, say) have no standard error: any change is a drift.
-    drift_z = drift.mean / drift.se if drift.se > 0 else math.copysign(math.inf, drift.mean) if drift.mean else 0.0
+    # Replicas that agree exactly: a pool of one point, say. Engines add squares in different orders.
+    certain = math.copysign(math.inf, drift.mean) if abs(drift.mean) > ROUNDING * level else 0.0
+    drift_z = drift.mean / drift.se if drift.se > 0 else certain
     told = not math.isnan(drift.mean)
     zero = level <= NEGLIGIBLE * start
     return Measurement(

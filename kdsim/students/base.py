@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdsim.config import ConfigError, require
-from kdsim.population import Population
+from kdsim.population import LARGEST, Population
 
 RidgeKind = Literal["none", "centred", "ordinary"]
 
@@ -52,6 +52,7 @@ class LinearStudent(ABC):
             self.ridge,
             "a finite number >= 0",
         )
+        require(self.ridge <= LARGEST, "ridge", self.ridge, f"at most {LARGEST:g}")
         if self.ridge_kind == "none":
             require(self.ridge == 0, "ridge", self.ridge, "0 with ridge_kind 'none'")
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, require_count, require_positive
-from kdsim.population import Population
+from kdsim.config import ConfigError, require, require_count, require_positive
+from kdsim.population import LARGEST, Population
 from kdsim.students.base import LinearStudent
 from kdsim.students.least_squares import LeastSquares
 from kdsim.students.network import AddGradient, NetworkStudent, add_outer, unflatten
@@ -38,6 +38,7 @@ class FactoredLeastSquares(NetworkStudent):
         super().__post_init__()
         require_count("rank", self.rank)
         require_positive("initial_scale", self.initial_scale)
+        require(self.initial_scale <= LARGEST, "initial_scale", self.initial_scale, f"at most {LARGEST:g}")
 
     def shapes(self, features: int, classes: int) -> list[tuple[tuple[int, ...], float]]:
         return [((classes, self.rank), self.initial_scale), ((self.rank, features), self.initial_scale)]

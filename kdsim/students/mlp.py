@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdsim.config import choose, require, require_count, require_positive
+from kdsim.population import LARGEST
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import AddGradient, NetworkStudent, add_outer, unflatten
 from kdsim.students.softmax_regression import SoftmaxRegression
@@ -50,6 +51,7 @@ class MLP(NetworkStudent):
             require_count(f"widths[{number}]", width)
         choose("activation", self.activation, ACTIVATIONS)
         require_positive("initial_scale", self.initial_scale)
+        require(self.initial_scale <= LARGEST, "initial_scale", self.initial_scale, f"at most {LARGEST:g}")
 
     def shapes(self, features: int, classes: int) -> list[tuple[tuple[int, ...], float]]:
         gain = GAINS[self.activation] * self.initial_scale

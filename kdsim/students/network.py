@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdsim.config import require_between
-from kdsim.population import Population
+from kdsim.config import require, require_between
+from kdsim.population import LARGEST, Population
 from kdsim.rng import Draws, Stream
 from kdsim.students.base import LinearStudent, RidgeKind
 from kdsim.students.softmax_regression import SoftmaxRegression
@@ -51,6 +51,7 @@ class NetworkStudent(ABC):
 
     def __post_init__(self) -> None:
         require_between("ridge", self.ridge, 0, float("inf"), "[)")
+        require(self.ridge <= LARGEST, "ridge", self.ridge, f"at most {LARGEST:g}")
 
     @property
     def ridge_kind(self) -> RidgeKind:

@@ -64,7 +64,8 @@ def _newton(student: LinearStudent, x: Tensor, target: Tensor, anchor: Tensor, i
         gradient = student.gradient(theta, x, target, anchor)
         step = _least_norm_solve(pool_hessian(student, x, theta), gradient.flatten(), flat).view_as(theta)
         decrement = (gradient * step).sum()
-        if gradient.norm() <= 1e-13 * scale or decrement <= 1e-30:
+        # The decrement has the size of the objective, which tiny inputs under a ridge do not tell.
+        if gradient.norm() <= 1e-13 * scale or (decrement <= 1e-30 and gradient.norm() <= 1e-10 * scale):
             break
         rate = 1.0
         while rate > 1e-10:

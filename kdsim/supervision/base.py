@@ -122,6 +122,9 @@ def require_feasible(name: str, nu: float, largest: float, *, open_end: bool = F
     """Refuse a nu outside [0, largest] (or [0, largest) with `open_end`), naming the largest feasible value."""
     inside = nu < largest if open_end else nu <= largest * (1 + 1e-12)
     if not (nu >= 0 and inside):  # also refuses NaN
+        if largest == 0 and open_end:
+            why = "every class probability of this problem is 0 or 1, and its labels have no noise"
+            raise ConfigError(f"nu = {nu!r} is not feasible for {name}, nor any other: {why}; use exact")
         word = "below" if open_end else "at most"
         raise ConfigError(
             f"nu = {nu!r} is not feasible for {name}: must be >= 0 and {word} {largest:.6g} on this problem"

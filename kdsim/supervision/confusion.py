@@ -58,6 +58,8 @@ class Confusion(Supervision):
         """E[q | p] = A p. (..., K) -> (..., K)."""
         rate = level_like(self.rate, p)[..., None]
         others = p.cumsum(-1)[..., -1:] - p  # `sum` adds in another order in another packing
+        if p.shape[-1] == 1:  # one class is confused with no other
+            return p
         moved = p.roll(1, -1) if self.pattern == "cyclic" else others / (p.shape[-1] - 1)
         return (1 - rate) * p + rate * moved
 

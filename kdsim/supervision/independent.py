@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdsim.config import require_between
+from kdsim.config import require, require_between
+from kdsim.population import LARGEST
 from kdsim.rng import Draws
 from kdsim.supervision.base import Batch, Supervision, Target, require_feasible
 from kdsim.supervision.sampling import classes_first, classes_last, is_zero, level_like
@@ -37,6 +38,7 @@ class Independent(Supervision):
 
     def __post_init__(self) -> None:
         require_between("variance", self.variance, 0, math.inf, ends="[)")
+        require(self.variance <= LARGEST, "variance", self.variance, f"at most {LARGEST:g}")
 
     @property
     def noiseless(self) -> bool:

@@ -84,5 +84,7 @@ class TwoPoint(Supervision):
 def _two_largest(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of the largest and second largest class, and p of the second. (K, ...) -> (...) each."""
     first = p.max(0).indices  # the first of equal ones; argmax is ten times slower
+    if len(p) == 1:  # there is no second class, and nothing to take from it
+        return first, first, torch.zeros_like(p[0])
     smaller, second = p.scatter(0, first[None], -1.0).max(0)
     return first, second, smaller

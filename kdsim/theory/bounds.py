@@ -98,7 +98,7 @@ def t1(setting: Setting) -> Bound:
 
     For batches drawn with replacement L_max is replaced by L (b-1)/b + L_max/b ([G], theorem 3.1).
     """
-    limit = (1.0 if setting.interpolation else 0.5) / setting.smoothness
+    limit = (1.0 if setting.interpolation else 0.5) * _inverse(setting.smoothness)
     name = f"1/{setting.smoothness_name}" if setting.interpolation else f"1/(2 {setting.smoothness_name})"
     neighbourhood = (
         0.0 if setting.interpolation else 2 * setting.step_size * setting.noise / (setting.constants.mu or math.nan)
@@ -114,7 +114,7 @@ def t1_sharp(setting: Setting) -> Bound:
     """
     needs = _additive_needs(setting)
     neighbourhood = setting.step_size * setting.noise / (setting.constants.mu or math.nan)
-    return _bound(setting, 1 / setting.smoothness, f"1/{setting.smoothness_name}", neighbourhood, needs)
+    return _bound(setting, _inverse(setting.smoothness), f"1/{setting.smoothness_name}", neighbourhood, needs)
 
 
 def t2(setting: Setting) -> Bound:
@@ -139,6 +139,11 @@ def t2_sharp(setting: Setting) -> Bound:
     )
 
 
+def _inverse(smoothness: float) -> float:
+    """1 / L; infinite without curvature, where every step size is small enough."""
+    return 1 / smoothness if smoothness else math.inf
+
+
 def _risk_neighbourhood(setting: Setting) -> float:
     known = setting.constants
     return known.smoothness * setting.step_size * setting.noise / (2 * (known.mu_pl or math.nan))
@@ -155,7 +160,8 @@ def _risk_bound(setting: Setting, share: float, name: str, neighbourhood: float,
         (known.mu_pl_kind == "exact", f"mu is an estimate ({known.mu_pl:.3g})"),
         (setting.risk_recorded, "an ordinary ridge: the objective's minimum is not that of the recorded risk"),
     ]
-    limit = share * known.mu_pl / (known.smoothness * setting.smoothness)
+    product = known.smoothness * setting.smoothness
+    limit = share * known.mu_pl / product if product else 0.0  # without curvature there is no PL constant either
     return _checked(setting, curved, known.mu_pl, limit, name, neighbourhood, needs)
 
 

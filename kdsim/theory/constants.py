@@ -59,12 +59,12 @@ def constants(student: LinearStudent, population: Population) -> Constants:
     """
     x = population.x
     moments, _ = input_range(x)
-    smallest = moments[0].item() if student.quadratic and len(moments) == x.shape[1] else 0.0
-    mu = smallest + student.ridge
-    pl = mu if mu > 0 else moments[0].item() if student.quadratic else 0.0
+    smallest, largest = (moments[0].item(), moments[-1].item()) if len(moments) else (0.0, 0.0)  # every input is zero
+    mu = (smallest if student.quadratic and len(moments) == x.shape[1] else 0.0) + student.ridge
+    pl = mu if mu > 0 else smallest if student.quadratic else 0.0
     return Constants(
         mu=mu,
-        smoothness=student.curvature * moments[-1].item() + student.ridge,
+        smoothness=student.curvature * largest + student.ridge,
         sample_smoothness=student.curvature * x.square().sum(-1).max().item() + student.ridge,
         mu_pl=pl,
         mu_pl_kind="exact" if pl > 0 else "unknown",
@@ -74,14 +74,15 @@ def constants(student: LinearStudent, population: Population) -> Constants:
 def with_pl_estimate(student: LinearStudent, population: Population, known: Constants) -> Constants:
     """The constants with an ESTIMATE of mu_pl where `constants` knows none: softmax regression without a ridge.
 
-    See `pl_estimate`; it costs some 500 gradients over the pool.
+    See `pl_estimate`; it costs some 500 gradients over the pool. Unknown stays what has no curvature at all.
 
     Raises:
         ConfigError: the objective has no finite minimiser.
     """
     if known.mu_pl_kind != "unknown":
         return known
-    return replace(known, mu_pl=pl_estimate(student, population, known.smoothness), mu_pl_kind="estimate")
+    found = pl_estimate(student, population, known.smoothness)
+    return known if found is None else replace(known, mu_pl=found, mu_pl_kind="estimate")
 
 
 def input_range(x: Tensor) -> tuple[Tensor, Tensor]:

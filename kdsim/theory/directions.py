@@ -9,7 +9,7 @@ from torch import Tensor
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.supervision.base import Supervision
-from kdsim.theory.stationary import curvature, lyapunov_covariance, noise_at
+from kdsim.theory.stationary import NoStationaryDistribution, curvature, lyapunov_covariance, noise_at
 
 
 def eigendirections(student: LinearStudent, population: Population, theta: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,10 @@ def directional_theory(
     """
     values, directions = eigendirections(student, population, theta, count)
     noise = noise_at(student, population, supervision, theta)
-    covariance = lyapunov_covariance(curvature(student, population, theta), noise, step_size, batch_size)
+    try:
+        covariance = lyapunov_covariance(curvature(student, population, theta), noise, step_size, batch_size)
+    except NoStationaryDistribution:  # noise in directions in which nothing pulls back: no variance to state
+        covariance = torch.full_like(noise, float("nan"))
     flat = directions.flatten(1)
     return {
         "curvature": values.numpy(),

@@ -36,6 +36,10 @@ BLOCK_NUMBERS = 1 << 23
 """Numbers (float64) that a block of samples may hold in Jacobians or Lanczos vectors."""
 
 
+class NoMinimiser(ConfigError):
+    """Newton's method found no minimiser from this start."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number and what is known of its error.
@@ -209,12 +213,14 @@ def minimise(
     7.2), which leaves saddles; then, where rounding of the value stops it, Newton steps.
 
     Raises:
-        ConfigError: the tolerance is not reached; the message states the gradient norm that was.
+        NoMinimiser: the tolerance is not reached; the message states the gradient norm that was.
     """
     form = flat(student, population)
     x, target = population.x, population.p if target is None else target
     value = lambda at: form.objective(at, x, target)  # noqa: E731
     gradient = grad(value)
+    if not torch.isfinite(value(start.to(torch.float64))):
+        raise NoMinimiser("the objective over the pool is not finite at the student's start")
     found = scipy.optimize.minimize(
         lambda at: value(torch.from_numpy(at)).item(),
         start.to(torch.float64).numpy(),
@@ -239,7 +245,7 @@ def minimise(
         point = point - step
     reached = gradient(point).norm().item()
     if reached > tolerance:
-        raise ConfigError(
+        raise NoMinimiser(
             f"tolerance = {tolerance:g} is not reached in {iterations} iterations: the gradient norm is {reached:.3g}"
         )
     return point
@@ -273,6 +279,8 @@ def _extreme(product: Product, size: int, which: str) -> Estimate:
         return _checked(product, values[at].item(), vectors[:, at])
     operator = LinearOperator((size, size), lambda v: product(torch.from_numpy(v).flatten()).numpy(), dtype=np.float64)
     first = np.random.default_rng(0).standard_normal(size)
+    if not operator.matvec(first).any():  # H is zero (one class): ARPACK finds nothing to start from
+        return Estimate(0.0, 0.0)
     values, vectors = eigsh(operator, k=1, which=which, v0=first, ncv=min(size, 64), maxiter=100 * size)
     return _checked(product, values[0], torch.from_numpy(vectors[:, 0].copy()))
 

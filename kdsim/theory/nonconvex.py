@@ -18,6 +18,7 @@ from kdsim.supervision.base import Supervision
 from kdsim.theory.estimators import (
     LARGEST_DENSE,
     Estimate,
+    NoMinimiser,
     gradient_moments,
     minimise,
     network_gradient_noise,
@@ -175,7 +176,8 @@ def open_prediction(
 ) -> dict[str, float | bool | str | None]:
     """The row of a prediction where there is no closed form: its columns empty, no bound valid; then `estimates`.
 
-    Those are empty too above `LARGEST_DENSE` parameters, where a minimiser takes hours.
+    Those are empty too above `LARGEST_DENSE` parameters, where a minimiser takes hours, and where none is found: the
+    conditions then say so.
     """
     row: dict[str, float | bool | str | None] = {}
     for field in fields(Prediction):
@@ -184,7 +186,11 @@ def open_prediction(
     row |= {"nu": supervision.nu(population.p), "entropy": population.mean_entropy}
     if student.size(population.features, population.classes) > LARGEST_DENSE:
         return row | dict.fromkeys(ESTIMATES)
-    return row | estimates(student, population, supervision, batch_size, seed)
+    try:
+        return row | estimates(student, population, supervision, batch_size, seed)
+    except NoMinimiser as error:  # huge inputs or a huge start; the students are trained all the same
+        why = f"{NO_CLOSED_FORM}, and there are none: {error}"
+        return row | {name: why for name in row if name.endswith("_condition")} | dict.fromkeys(ESTIMATES)
 
 
 @lru_cache(maxsize=8)

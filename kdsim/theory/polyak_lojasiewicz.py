@@ -37,12 +37,14 @@ def excess_objective(student: LinearStudent, population: Population, theta: Tens
     return (student.objective(theta, x, p, anchor) - student.objective(optimum, x, p, anchor)).item()
 
 
-def pl_estimate(student: LinearStudent, population: Population, smoothness: float) -> float:
+def pl_estimate(student: LinearStudent, population: Population, smoothness: float) -> float | None:
     """ESTIMATE of the PL constant: no proof that it holds off the path on which it was found.
 
     The smallest of |grad f|^2 / (2 (f - f*)) along gradient descent from zero with step 1 / L, over PATH_STEPS steps
     or until f - f* has fallen by CONVERGED, and of the smallest non-zero eigenvalue of the Hessian at theta*, to which
     that ratio tends along the slowest direction. A noisy path of SGD may visit points with a smaller ratio.
+
+    None where the Hessian at theta* is zero: one class, inputs that are all zero, certain predictions.
 
     Args:
         smoothness: L.
@@ -52,7 +54,10 @@ def pl_estimate(student: LinearStudent, population: Population, smoothness: floa
     """
     optimum, anchor = minimiser(student, population), student.anchor(population)
     values = torch.linalg.eigvalsh(pool_hessian(student, population.x, optimum))
-    estimate = values[values > flat_curvature(student, population.x)].min().item()
+    curved = values[values > flat_curvature(student, population.x)]
+    if not len(curved):
+        return None
+    estimate = curved.min().item()
     theta = torch.zeros_like(optimum)
     start = excess_objective(student, population, theta, optimum)
     for _ in range(PATH_STEPS):

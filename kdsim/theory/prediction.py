@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from kdsim import simplex
-from kdsim.population import Population
+from kdsim.config import require_between
+from kdsim.population import STEP_SIZES, Population
 from kdsim.students.base import LinearStudent
 from kdsim.students.optimum import minimiser
 from kdsim.supervision.base import Supervision
@@ -167,6 +168,7 @@ def predict(
         with_replacement: batches are drawn with replacement, which the floor of SGD on a data set assumes.
         plain: no momentum, no weight decay, a constant step size; otherwise there are constants and sigma*^2 alone.
     """
+    require_between("step_size", step_size, *STEP_SIZES)
     reference = _reference(student, population)
     unbiased = supervision.unbiased
     target_covariance = target_moments(supervision, population)[1]

@@ -121,6 +121,8 @@ class LinearisedMoments:
         definite. Accuracy: relative residual LIMIT_TOLERANCE of the eigenvector.
         """
         m = len(self.values)
+        if m == 0:  # nothing is curved, and nothing moves
+            return float("inf")
         if m * m <= _DENSE:
             units = torch.eye(m * m, dtype=self.values.dtype).view(-1, m, m)
             matrix = torch.stack([self.scaled((unit + unit.T) / 2).flatten() for unit in units])

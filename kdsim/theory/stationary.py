@@ -83,6 +83,8 @@ def lyapunov_covariance(curvature: Curvature, noise: Tensor, step_size: float, b
     """
     values, vectors = curvature.values, curvature.vectors
     rotated = vectors.T @ noise @ vectors
+    if rotated.trace() <= 0:  # a difference of two moments that are equal but for rounding: there is no noise
+        return torch.zeros_like(noise)
     keep = values > curvature.flat
     lost = rotated.diagonal()[~keep].clamp(min=0)
     # Flat directions are told to within `flat`, and so is noise there: one-hot noise equals the Hessian.

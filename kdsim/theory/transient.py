@@ -11,7 +11,7 @@ from torch import Tensor
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.supervision.base import Supervision
-from kdsim.theory.stationary import curvature, lyapunov_covariance, mean_shift, noise_at
+from kdsim.theory.stationary import NoStationaryDistribution, curvature, lyapunov_covariance, mean_shift, noise_at
 
 
 def linearised_curve(
@@ -45,12 +45,15 @@ def linearised_curve(
         steps: t.
 
     Returns:
-        (len(steps),).
+        (len(steps),). NaN where there is noise in directions in which nothing pulls back: no stationary covariance.
     """
     local = curvature(student, population, aim)
     start = local.vectors.T @ (initial - aim).flatten()  # (D,)
     noise = noise_at(student, population, supervision, aim)
-    covariance = lyapunov_covariance(local, noise, step_size, batch_size)
+    try:
+        covariance = lyapunov_covariance(local, noise, step_size, batch_size)
+    except NoStationaryDistribution:
+        return np.full(len(steps), np.nan)
     variances = (local.vectors * (covariance @ local.vectors)).sum(0)  # S_ii, (D,)
     time = torch.from_numpy(np.array(steps, dtype=np.float64))[:, None]
     decay = torch.where(local.values > local.flat, 1 - step_size * local.values, 1.0).pow(time)  # (T, D)

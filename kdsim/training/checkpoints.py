@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdsim.config import ConfigError
-from kdsim.files import read_checked, write_checked
+from kdsim.files import Damaged, read_checked, write_checked
 
 ALL = "all"
 """Stands for the number of a replica in the name of the state of all of them."""
@@ -52,7 +52,7 @@ class Checkpoints:
         """A stored state (`walk`) and its `seconds`, or None.
 
         Raises:
-            ConfigError: it is damaged, or that of another training or of other data.
+            Damaged: it is, or is that of another training or of other data.
         """
         if self.folder is None:
             return None
@@ -61,13 +61,18 @@ class Checkpoints:
             return None
         content, own = read_checked(file), self._own(replica)
         if content.keys() != own.keys() | {"walk", "seconds"}:
-            raise ConfigError(f"{file} is not a checkpoint, it has {', '.join(content)}: delete it to start over")
+            raise Damaged(f"{file} is not a checkpoint, it has {', '.join(content)}: delete it to start over", file)
         for key, value in own.items():
-            if content.get(key) != value:
-                raise ConfigError(
-                    f"checkpoint {file} is of {key} {str(content.get(key))[:20]!r}, this is {str(value)[:20]!r}: "
-                    "delete it to start over"
+            if type(content[key]) is not type(value) or content[key] != value:  # other types may have no equality
+                raise Damaged(
+                    f"checkpoint {file} is of {key} {str(content[key])[:20]!r}, this is {str(value)[:20]!r}: "
+                    "delete it to start over",
+                    file,
                 )
+        walk, seconds = content["walk"], content["seconds"]
+        whole = isinstance(walk, dict) and type(walk.get("step")) is int and walk["step"] >= 0
+        if not whole or not isinstance(seconds, float) or not 0 <= seconds < float("inf"):
+            raise Damaged(f"{file} is not a checkpoint: it has no state with a step, or no time: delete it", file)
         return content
 
     def _own(self, replica: int | str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdsim.config import ConfigError
 from kdsim.files import read_checked, write_checked
-from kdsim.training.trained import TrainedNetwork
+from kdsim.training.trained import TrainedNetwork, by_text
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors
@@ -50,5 +50,10 @@ class FittedTeacher:
         content = read_checked(path)
         if content.keys() != {item.name for item in fields(cls)}:
             raise ConfigError(f"{path} is not a teacher: it has {', '.join(sorted(content)) or 'nothing'}")
+        kinds = {"teacher": str, "kind": str, "number": int, "networks": list}
+        right = all(type(content[name]) in (kind, tuple if kind is list else kind) for name, kind in kinds.items())
+        right = right and all(isinstance(item, dict) for item in content["networks"])
+        if not (right and by_text(content["tensors"], Tensor) and by_text(content["scores"], float)):
+            raise ConfigError(f"{path} is not a teacher: its parts are not of the types that they must have")
         networks = tuple(TrainedNetwork.of(item) for item in content["networks"])
         return cls(**content | {"networks": networks})

@@ -15,6 +15,18 @@ from kdsim.data.augmentation import Normalisation, Unchanged
 from kdsim.files import read_checked, write_checked
 from kdsim.networks import POINT_NETWORKS, build
 
+_CONTENT = (
+    ("network", str, "a name"), ("classes", int, "a number"), ("training", str, "a digest"), ("data", str, "a digest"),
+    ("replica", int, "a number"), ("dropout", float, "a number"), ("weights", Tensor, "tensors by name"),
+    ("posterior", Tensor, "tensors by name"), ("scores", float, "numbers by name"),
+)  # fmt: skip
+"""Name and type of the attributes that are read from a file, and what to say of others."""
+
+
+def by_text(found: object, kind: type) -> bool:
+    """Whether it is a dictionary of that type of values, with texts as keys."""
+    return isinstance(found, dict) and all(type(key) is str and type(value) is kind for key, value in found.items())
+
 
 @dataclass(frozen=True, eq=False)  # holds tensors
 class TrainedNetwork:
@@ -88,11 +100,16 @@ class TrainedNetwork:
         try:
             network = cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
             network.normalisation  # noqa: B018 - checks its numbers
-            right = all(isinstance(tensor, Tensor) for tensor in network.weights.values())
         except (TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"a trained network is not as it must be: {error}") from None
-        if not right:
-            raise ConfigError("a trained network is not as it must be: its weights are not all tensors")
+        for name, kind, words in _CONTENT:
+            value = getattr(network, name)
+            right = by_text(value, kind) if name in ("weights", "posterior", "scores") else type(value) is kind
+            if not right:
+                raise ConfigError(f"a trained network is not as it must be: its {name} must be {words}")
+        # A network is built before its weights are put in: what says another size must not take the memory for it.
+        if not any(tensor.shape[:1] == (network.classes,) for tensor in network.weights.values()):
+            raise ConfigError(f"a trained network is not as it must be: no weights are of {network.classes} classes")
         return network
 
     @classmethod

@@ -336,16 +336,31 @@ def require_finite(task: Task, index: Tensor, q: Tensor) -> None:
 
 
 def require_form(found: dict[str, Any], own: dict[str, Any], what: str, task: Task) -> None:
-    """Refuse a stored state that has not the names and shapes of one's own."""
-    if _form(found) != _form(own):
+    """Refuse a stored state that has not the names, types and shapes of one's own, or lies beyond the training."""
+    right = isinstance(found, dict) and _form(found) == _form(own) and 0 <= found["step"] <= task.steps
+    if right and "best" in own:
+        right = _is_best(found["best"], own) and -1 <= found["diverged_at"] <= found["step"] >= found["best"]["step"]
+    if not right:
         raise ConfigError(f"{what} is not one of a {task.network} in this training: delete its checkpoint")
 
 
 def _form(state: Any) -> Any:
-    """What all states of one replica agree in: names and shapes."""
+    """What all states of one replica agree in: names, and types, of tensors shapes too."""
     if isinstance(state, dict):
-        return {name: sorted(value) if name == "best" else _form(value) for name, value in state.items()}
-    return tuple(state.shape) if isinstance(state, Tensor) else None
+        return {name: None if name == "best" else _form(value) for name, value in state.items()}
+    return (tuple(state.shape), state.dtype) if isinstance(state, Tensor) else type(state)
+
+
+def _is_best(best: Any, own: dict[str, Any]) -> bool:
+    """Whether it is what a state may say of the best step so far, `own` being the state."""
+    if not isinstance(best, dict) or best.keys() != own["best"].keys() or type(best["step"]) is not int:
+        return False
+    rank, parameters, buffers = best["rank"], best["parameters"], best["buffers"]
+    if not isinstance(rank, (tuple, list)) or [type(number) for number in rank] != [float, float]:
+        return False
+    if best["step"] == 0:
+        return parameters is None and buffers is None
+    return _form(parameters) == _form(own["parameters"]) and _form(buffers) == _form(own["module_buffers"])
 
 
 def fresh(task: Task, replica: int) -> torch.nn.Module:

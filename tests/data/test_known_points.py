@@ -136,7 +136,7 @@ def test_refusals():
     line = refusal(KnownPoints(MIXTURE, 60, 60).pools, 0)
     assert "validation_samples + test_samples = 120 is not allowed: must be below 120" in line
     small = Images(classes=3, samples=20, validation_samples=5, test_samples=5)
-    assert "must be one of points (N, d)" in refusal(KnownPoints(small, 2, 2).pools, 0)
+    assert "must be (N, d)" in refusal(KnownPoints(small, 2, 2).pools, 0)
     assert "beside the column of ones" in refusal(KnownPoints(OnlyOnes(), 2, 2).pools, 0)
     assert KnownPoints(OnlyOnes()).classes == 2
 
