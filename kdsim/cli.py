@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kdsim import __version__, cli_check, cli_claims, cli_gallery, cli_output, cli_reproduce, cli_training
+from kdsim import __version__, cli_check, cli_claims, cli_cost, cli_gallery, cli_output, cli_reproduce, cli_training
 from kdsim.cli_data import data
 from kdsim.cli_run import (
     FORMATS,
@@ -163,10 +163,19 @@ def show_study(
     device: Device = None,
     engine: Engine = None,
     data_dir: DataDir = None,
+    cost_table: cli_cost.CostOption = False,
+    workers: cli_cost.WorkersOption = None,
+    out: Out = "results",
 ) -> None:
-    """Settings with their meaning, cells with theory's numbers, and what a run would cost."""
+    """Settings with their meaning, cells with theory's numbers, and what a run would cost.
+
+    With --cost instead a table of core or GPU hours by pack and training, and what of them is stored in --out.
+    """
     study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
     use_data(data_dir)
+    if cost_table:
+        return cli_cost.print_cost(study, out, workers)
+    cli_cost.require_cost(workers)
     from kdsim.study import computations, packs, report, trainings
 
     training = trainings.is_training(study)

@@ -22,20 +22,22 @@ if TYPE_CHECKING:
 WIDTH = 120
 """Columns where the output is no terminal and COLUMNS says nothing."""
 LONGEST = 5000
-"""Characters of an error."""
+"""Characters of a line."""
 LINE_SECONDS = 15.0
 """Time between two progress lines where standard error is no terminal."""
 
 
 def note(text: str) -> None:
-    """A line for people, on standard error."""
-    print(f"kdsim: {one_line(text)}", file=sys.stderr)
+    """A line for people, on standard error; of a text of a megabyte its beginning."""
+    line = one_line(text)
+    if len(line) > LONGEST:
+        line = f"{line[:LONGEST]}... ({len(line):,} characters)"
+    print(f"kdsim: {line}", file=sys.stderr)
 
 
 def error(text: str) -> None:
-    """An error in one line, on standard error; who gives a text of a megabyte does not get it back whole."""
-    line = one_line(f"error: {text}")
-    note(line if len(line) <= LONGEST else f"{line[:LONGEST]}... ({len(line):,} characters)")
+    """An error in one line, on standard error."""
+    note(f"error: {text}")
 
 
 def one_line(text: str) -> str:

@@ -23,7 +23,7 @@ import psutil
 import torch
 
 from kdsim.config import ConfigError
-from kdsim.untrusted import read_file, require_plain
+from kdsim.untrusted import read_file, require_plain, require_tensors
 
 FORMAT = 1
 HEAD = b"kdsim 1 sha256 "
@@ -78,6 +78,11 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         else:
             with suppress(OSError):  # of a folder that is gone, or read-only by now
                 temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether it has the name of a file or folder that is being written."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def sweep(folder: Path) -> None:
@@ -162,6 +167,7 @@ def read_checked(path: Path) -> dict[str, Any]:
     try:
         require_plain(data)
         content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        require_tensors(content)
     except Exception as error:  # a hostile or foreign file makes the reader raise almost anything
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise Damaged(f"{path} holds more than tensors and plain values, and is not read: {line:.200}", path) from None

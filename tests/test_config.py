@@ -144,7 +144,7 @@ def test_a_changed_default_and_a_changed_schema_change_the_digest(monkeypatch: p
 
 
 def test_what_is_no_configuration_is_refused() -> None:
-    with pytest.raises(TypeError, match="cannot be part of a configuration"):
+    with pytest.raises(ConfigError, match="cannot be part of a configuration"):
         encode(Settings(word=object()))  # type: ignore[arg-type]
 
 

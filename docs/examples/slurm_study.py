@@ -5,8 +5,8 @@
     python slurm_study.py --local 2 -- noise-sweep --quick              the same on this machine, to try it
 
 What follows `--` are arguments of `kdsim run-study`. Run it where it may stay for as long as the study takes, for
-example in a small job of its own; if it ends, the same command goes on from there. Needs `pip install 'kdsim[slurm]'`, and
-a results folder that all nodes see (trainings write there).
+example in a small job of its own; if it ends, the same command goes on from there. Needs `pip install 'kdsim[slurm]'`,
+and a results folder that all nodes see (trainings write there).
 """
 
 from __future__ import annotations

@@ -76,5 +76,5 @@ def require_labels(what: str, labels: Tensor, size: int, classes: int) -> None:
 
 def reason(error: BaseException) -> str:
     """What an error of another library says, in one line."""
-    lines = str(error).splitlines()
+    lines = str((isinstance(error, OSError) and error.strerror) or error).splitlines()
     return lines[0] if lines and lines[0] else type(error).__name__

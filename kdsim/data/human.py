@@ -24,6 +24,7 @@ from torch import Tensor
 
 from kdsim.config import ConfigError, choose
 from kdsim.data.base import reason
+from kdsim.untrusted import read_file
 
 CLASSES = 10
 CIFAR10H_FILE, CIFAR10N_FILE = "cifar10h.npz", "cifar10n.npz"
@@ -34,8 +35,10 @@ CLEAN = "clean_label"
 LEAST_AGREEMENT = 0.9
 """Share of images on which most people choose the official label: 99.2 % in CIFAR-10H, 10 % if rows are shuffled."""
 
-_ENTRY_LIMIT = 64_000_000
-"""Bytes of an unpacked entry; 800,000 are needed."""
+_SIZE_LIMIT = 64_000_000
+"""Bytes of all unpacked entries; some 3 million are needed."""
+_VOTES_LIMIT = 1_000_000
+"""Of an image for a class; some 50 people were asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +93,9 @@ def read_cifar10h(data_dir: str | Path, test_labels: Tensor) -> HumanVotes:
     shape = (len(test_labels), CLASSES)
     for name, array, kind in (("counts", counts, "integers"), ("probs", probs, "floats")):
         _require(path, name, array, shape, kind)
-    if counts.min() < 0 or (counts.sum(1) == 0).any():
-        raise ConfigError(f"{path}: counts has negative entries or rows without votes, must have none")
+    if counts.min() < 0 or counts.max() > _VOTES_LIMIT or (counts.sum(1) == 0).any():
+        what = f"entries that are negative or above {_VOTES_LIMIT}, or rows without votes"
+        raise ConfigError(f"{path}: counts has {what}, must have none")
     votes = torch.from_numpy(counts.astype(np.int64))
     exact = votes.double() / votes.sum(1, keepdim=True)
     if not np.allclose(probs, exact.numpy(), rtol=0, atol=1e-6):  # NaN is not close either
@@ -141,18 +145,20 @@ def _read(data_dir: str | Path, file: str, names: tuple[str, ...]) -> tuple[Path
         path = find_human(data_dir, file)
         if path is None:
             raise ConfigError(f"data_dir = {str(data_dir)!r} has no {file}: must hold it or cifar10/{file}")
-        data = path.read_bytes()
+        data = read_file(path, _SIZE_LIMIT)
     except OSError as error:
         raise ConfigError(f"{file} in data_dir = {str(data_dir)!r} cannot be read: {reason(error)}") from None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.infolist()}
-        missing = [name for name in names if name not in sizes]
-        if missing:
-            raise ConfigError(f"{path}: has no {', '.join(missing)}, only {', '.join(sizes) or 'nothing'}")
-        for name in names:
-            if sizes[name] > _ENTRY_LIMIT:
-                raise ConfigError(f"{path}: {name} has {sizes[name]} bytes, must have at most {_ENTRY_LIMIT}")
+            entries = archive.infolist()
+        found = [entry.filename.removesuffix(".npy") for entry in entries]
+        if missing := [name for name in names if name not in found]:
+            raise ConfigError(f"{path}: has no {', '.join(missing)}, only {', '.join(found[:20]) or 'nothing'}")
+        if twice := [name for name in names if found.count(name) > 1]:
+            raise ConfigError(f"{path}: has {', '.join(twice)} more than once, must have each once")
+        size = sum(entry.file_size for entry in entries)
+        if size > _SIZE_LIMIT:
+            raise ConfigError(f"{path}: has {size} bytes when it is unpacked, must have at most {_SIZE_LIMIT}")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return path, hashlib.sha256(data).hexdigest(), [arrays[name] for name in names]
     except ConfigError:
@@ -162,6 +168,8 @@ def _read(data_dir: str | Path, file: str, names: tuple[str, ...]) -> tuple[Path
 
 
 def _require(path: Path, name: str, array: NDArray, shape: tuple[int, ...], kind: str) -> None:
+    if not isinstance(array, np.ndarray):  # numpy hands out the bytes of an entry that is no array
+        raise ConfigError(f"{path}: {name} is not an array, must be {shape} {kind}")
     right = np.issubdtype(array.dtype, np.integer if kind == "integers" else np.floating)
     if array.shape != shape or not right:
         raise ConfigError(f"{path}: {name} is {array.shape} {array.dtype}, must be {shape} {kind}")

@@ -6,6 +6,7 @@ https://www.cs.toronto.edu/~kriz/cifar.html. Members of an archive are read in m
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import tarfile
@@ -22,10 +23,13 @@ from numpy.typing import NDArray
 from kdsim.config import ConfigError
 from kdsim.data.base import IMAGE_SHAPE, reason
 from kdsim.data.unpickle import unpickle
+from kdsim.untrusted import read_file
 
 PIXELS = 3 * 32 * 32
 LARGEST_MEMBER = 200_000_000
 """Bytes; the largest official one (train of CIFAR-100) has 155 million. What claims more is not read into memory."""
+LARGEST_ARCHIVE = 400_000_000
+"""Bytes of an unpacked archive; the official ones have up to 187 million."""
 
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images (n, 3, 32, 32) and labels (n,)."""
@@ -87,9 +91,9 @@ class PythonLayout(Layout):
 
     def class_names(self, data: bytes, where: str) -> tuple[str, ...]:
         names = self._entry(unpickle(data, where), self.name_key, where)
-        if not isinstance(names, list):
+        if not isinstance(names, list) or not all(isinstance(name, (str, bytes)) for name in names):
             raise ConfigError(f"{where}: {self.name_key} must be a list of names")
-        return tuple(name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)
+        return tuple(name.decode("latin-1") if isinstance(name, bytes) else name for name in names)
 
     def _entry(self, batch: dict, key: str, where: str) -> object:
         if key not in batch:
@@ -142,9 +146,9 @@ def read_official(layout: Layout, path: Path) -> tuple[dict[str, Part], tuple[st
             file.seek(0)
             parts, names, _ = _read_members(layout, path, _archive_members(layout, file))
             return parts, names, sha256
-    except (tarfile.TarError, zlib.error, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ConfigError(f"{path}: not a whole tar.gz archive ({reason(error)}): download it again") from None
-    except OSError as error:  # gzip.BadGzipFile is one
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {reason(error)}") from None
 
 
@@ -192,18 +196,32 @@ def _folder_members(layout: Layout, folder: Path) -> Iterator[tuple[str, bytes]]
         path = folder / member
         if path.is_file():
             _require_size(str(path), os.path.getsize(path))
-            yield member, path.read_bytes()
+            yield member, read_file(path)
 
 
 def _archive_members(layout: Layout, file: BinaryIO) -> Iterator[tuple[str, bytes]]:
     """Regular files under their exact names; links, folders and any other path are passed over."""
     wanted = {f"{layout.folder}/{member}": member for member in layout.members}
-    with tarfile.open(fileobj=file, mode="r:gz") as archive:
+    with gzip.GzipFile(fileobj=file) as unpacked, tarfile.open(fileobj=_Bounded(unpacked), mode="r|") as archive:
         for item in archive:
             member = wanted.get(item.name.removeprefix("./"))
             if member is not None and item.isreg():
                 _require_size(item.name, item.size)
                 yield member, archive.extractfile(item).read()
+
+
+class _Bounded:
+    """A stream that ends with an error behind `LARGEST_ARCHIVE`: a short tar.gz can unpack to any length."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self.stream, self.left = stream, LARGEST_ARCHIVE
+
+    def read(self, size: int) -> bytes:
+        data = self.stream.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise ConfigError(f"{self.stream.name}: more than {LARGEST_ARCHIVE} bytes when it is unpacked")
+        return data
 
 
 def _require_size(what: str, size: int) -> None:

@@ -12,6 +12,7 @@ import io
 import os
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,18 @@ from numpy.typing import NDArray
 from kdsim.config import ConfigError
 from kdsim.data.base import IMAGE_SHAPE, reason
 from kdsim.data.official import Part
+from kdsim.untrusted import read_file, require_small_table
 
 SPLITS = ("train", "test")
+LARGEST_ROWS, LARGEST_TABLE = 1_000_000, 2_000_000_000
+"""Images, and bytes when it is unpacked, of a file; those of CIFAR have 50,000 and 150 million."""
 _CHANNELS, _ROWS, _COLUMNS = IMAGE_SHAPE
 _SHARD = re.compile(r"(train|test)-(\d{5})-of-(\d{5})\.parquet")
 
 
 def parquet_files(folder: Path) -> list[Path]:
     """All files of a folder that have such a name, of both splits."""
-    return sorted(path for path in folder.glob("*.parquet") if _SHARD.fullmatch(path.name))
+    return sorted(path for path in folder.glob("*.parquet") if _SHARD.fullmatch(path.name) and not path.is_dir())
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
@@ -83,7 +87,7 @@ def read_split(files: list[Path], label_column: str, cache_dir: Path | None) -> 
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {reason(error)}") from None
 
@@ -104,6 +108,7 @@ def _columns(data: bytes, label_column: str, path: Path) -> tuple[list[bytes | N
         image, label = schema.field("img").type, schema.field(label_column).type
         if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0 or not pa.types.is_integer(label):
             raise ConfigError(f"{path}: img is {image}, {label_column} {label}: must be struct(bytes, path), integers")
+        require_small_table(file.metadata, LARGEST_ROWS, LARGEST_TABLE)
         table = file.read(columns=["img.bytes", label_column])
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, ConfigError):
@@ -121,16 +126,17 @@ def _decode(encoded: list[bytes | None], path: Path) -> NDArray[np.uint8]:
     from PIL import Image, UnidentifiedImageError  # slow to import, and only this layout needs it
 
     pixels = np.empty((len(encoded), _ROWS, _COLUMNS, _CHANNELS), np.uint8)
-    for row, data in enumerate(encoded):
-        try:
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                if image.size != (_COLUMNS, _ROWS) or image.mode != "RGB":  # before any pixel is decoded
-                    raise ValueError(f"{image.size[0]} x {image.size[1]} {image.mode}, must be 32 x 32 RGB")
-                pixels[row] = image
-        except UnidentifiedImageError:
-            raise ConfigError(f"{path}: image {row} is neither PNG nor JPEG, must be one of them") from None
-        except Exception as error:  # decoders raise many types on bad bytes, SyntaxError among them
-            raise ConfigError(f"{path}: image {row} cannot be read: {reason(error)}") from None
+    with warnings.catch_warnings(action="ignore"):  # what an image is refused for is said in one line
+        for row, data in enumerate(encoded):
+            try:
+                with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                    if image.size != (_COLUMNS, _ROWS) or image.mode != "RGB":  # before any pixel is decoded
+                        raise ValueError(f"{image.size[0]} x {image.size[1]} {image.mode}, must be 32 x 32 RGB")
+                    pixels[row] = image
+            except UnidentifiedImageError:
+                raise ConfigError(f"{path}: image {row} is neither PNG nor JPEG, must be one of them") from None
+            except Exception as error:  # decoders raise many types on bad bytes, SyntaxError among them
+                raise ConfigError(f"{path}: image {row} cannot be read: {reason(error)}") from None
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 

@@ -89,6 +89,7 @@ def class_groups(class_counts: Sequence[int], shares: Sequence[float] = SHARES) 
     """
     classes = len(class_counts)
     ends = [round(sum(shares[: number + 1]) * classes) for number in range(len(shares))]
+    require(len(shares) > 0, "shares", tuple(shares), "at least one share")
     filled = all(first < second for first, second in zip([0, *ends[:-1]], ends, strict=True))
     require(filled and math.isclose(sum(shares), 1), "shares", tuple(shares),
             f"shares that sum to one and leave no group of {classes} classes empty")  # fmt: skip

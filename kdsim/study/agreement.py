@@ -153,7 +153,7 @@ def compare(stored: StoredCell, rerun: StoredCell) -> Comparison:
         if part != "measurement" or first.get("kind") == COMPUTATION:
             broken += _broken_keys(part, own, other)
     figures += _measured(first, second, tables["replicas"])
-    count = first["summary"].get("replicas")
+    count = second["summary"].get("replicas")  # what is stored may say anything
     freedom = 2.0 * (count - 1) if isinstance(count, int) and count > 1 else math.inf
     for name, (own, other) in tables.items():
         if (own is None) != (other is None):
@@ -195,7 +195,9 @@ def _broken_keys(part: str, own: Mapping[str, Any], other: Mapping[str, Any]) ->
         key = change.where.removeprefix(f"{part} ")
         measured = key.endswith(DERIVED) or f"{key}_low" in own
         words = part == "prediction" and isinstance(one, str) and isinstance(two, str)
-        if not measured and not words and not (_is_number(one) and _is_number(two) and _near(one, two)):
+        numbers = _value(one), _value(two)
+        near = None not in numbers and math.isclose(*numbers, rel_tol=COMPUTED, abs_tol=1e-12)
+        if not measured and not words and not near:
             yield change
 
 
@@ -203,16 +205,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _near(one: float, two: float) -> bool:
-    return math.isclose(one, two, rel_tol=COMPUTED, abs_tol=1e-12)
-
-
 def _measured(
     first: Mapping[str, Any], second: Mapping[str, Any], replicas: tuple[pd.DataFrame, pd.DataFrame]
 ) -> Iterator[Figure]:
     """Numbers of the measurement: those with an interval, and others without."""
     own, other = first["measurement"], second["measurement"]
-    count = first["summary"].get("replicas")
+    count = second["summary"].get("replicas")
     freedom = count - 1 if isinstance(count, int) and count > 1 else math.inf
     for name in dict.fromkeys([*own, *other]):
         if name.endswith(DERIVED) or name in JUDGED or name.startswith(TIMED):
@@ -243,10 +241,8 @@ def _value(value: Any) -> float | None:
 
 def _standard_error(part: Mapping[str, Any], name: str, freedom: float) -> float:
     """From the 95 % interval, which is a t-interval over replicas."""
-    low, high = part.get(f"{name}_low"), part.get(f"{name}_high")
-    if not (_is_number(low) and _is_number(high)):
-        return math.nan
-    return (high - low) / 2 / _quantile(freedom)
+    low, high = _value(part.get(f"{name}_low")), _value(part.get(f"{name}_high"))
+    return math.nan if low is None or high is None else (high - low) / 2 / _quantile(freedom)
 
 
 def _quantile(freedom: float) -> float:

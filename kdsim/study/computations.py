@@ -37,6 +37,11 @@ class Computing:
     steps: int = dataclasses.field(default=1, init=False)  # for the progress report
 
     @property
+    def cell(self) -> Computation:
+        """The cell that it is."""
+        return self.computation
+
+    @property
     def digest(self) -> str:
         """Of the computation: it names the result."""
         return config.digest(self.computation)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -152,21 +153,28 @@ class StudyCost:
     def wall(self, workers: int) -> float:
         """Seconds that so many workers take for what is left, one core or GPU each.
 
-        Pieces are handed out in order to whoever is free first, as the runner does.
+        Who is free takes the first piece that can begin, as the runner does.
         """
-        free = [0.0] * workers
-        over: list[float] = []
-        for cost in self.costs:
-            begin = max((over[number] for number in cost.needs), default=0.0)
-            walked = end = begin
-            for piece in cost.pieces() if cost.left else ():
-                ready = max(heapq.heappop(free), walked if piece.last else begin)
-                heapq.heappush(free, ready + piece.seconds)
-                end = max(end, ready + piece.seconds)
-                if not piece.last:
-                    walked = end
-            over.append(end)
-        return max(over, default=0.0)
+        waiting = [(number, piece) for number, cost in enumerate(self.costs) if cost.left for piece in cost.pieces()]
+        walks = Counter(number for number, piece in waiting if not piece.last)
+        pieces = Counter(number for number, _ in waiting)
+        running: list[tuple[float, int, bool]] = []
+        now = 0.0
+        while waiting or running:
+            ready = (
+                place
+                for place, (number, piece) in enumerate(waiting)
+                if not any(pieces[other] for other in piece.needs) and not (piece.last and walks[number])
+            )
+            place = next(ready, None) if len(running) < workers else None
+            if place is not None:
+                number, piece = waiting.pop(place)
+                heapq.heappush(running, (now + piece.seconds, number, piece.last))
+                continue
+            now, number, last = heapq.heappop(running)
+            pieces[number] -= 1
+            walks[number] -= not last
+        return now
 
 
 def study_cost(study: Study, store: Store) -> StudyCost:

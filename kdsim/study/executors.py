@@ -25,6 +25,8 @@ from kdsim.study.trainings import Fitting, Training
 Job = Training | Fitting | Computing
 """What is trained, fitted or computed as a whole, and keeps its own checkpoints in the results folder."""
 
+NO_MEMORY = "out of memory: ask for fewer replicas, fewer of them at a time (--block-replicas), or a smaller problem"
+
 FINISH_CELLS = 8
 """Cells that are finished at a time, and stored before the next."""
 
@@ -155,11 +157,20 @@ def outcome(task: Task, report: Callable[[int], None], stop: Callable[[], bool],
 def failed(error: BaseException) -> Failed:
     """An error in the form that travels between processes."""
     damaged = error.path if isinstance(error, Damaged) else None
-    return Failed(config.error_line(error), isinstance(error, ConfigError), damaged, isinstance(error, StorageError))
+    line = config.error_line(error)
+    if lacks_memory(error):
+        line = f"{NO_MEMORY} ({line})"
+    return Failed(line, isinstance(error, ConfigError), damaged, isinstance(error, StorageError))
 
 
 class ExecutorGone(ConfigError):
     """What computes is not there any more."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether there was too little memory: numpy and torch say so with errors of several types."""
+    words = ("array is too big", "Maximum allowed dimension exceeded", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 class Executor(ABC):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +15,13 @@ from kdsim import config
 from kdsim.engines.base import Lane
 from kdsim.engines.recorder import Record
 from kdsim.measure import decompose, generalise, measure
+from kdsim.measure.floors import Measurement
 from kdsim.measure.validation import validate
 from kdsim.population import Population
 from kdsim.students import LinearStudent, NetworkStudent, minimiser
 from kdsim.study.base import Cell
 from kdsim.theory.nonconvex import open_prediction
-from kdsim.theory.prediction import predict
+from kdsim.theory.prediction import Prediction, predict
 
 
 def json_ready(value: Any) -> Any:
@@ -157,8 +160,32 @@ def flat_row(
 
 
 def stored_row(study: str, digest: str, info: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a stored cell, from the content of its cell.json."""
+    """The row of a stored cell, from the content of its cell.json.
+
+    Raises:
+        ConfigError: a value is of another type than kdsim writes.
+    """
+    hints = {"prediction": typing.get_type_hints(Prediction), "measurement": typing.get_type_hints(Measurement)}
+    hints["summary"] = {"step_size": float, "tail_start": int, "replicas": int, "steps": int}
+    for part, types in hints.items():
+        _require_types(part, info[part], types)
+    for name in hints["summary"]:
+        config.require(info["summary"][name] is not None, f"summary: {name}", None, "what kdsim writes")
     return flat_row(study, digest, info["summary"], info["prediction"], info["measurement"])
+
+
+_JSON_TYPES: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}
+
+
+def _require_types(part: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Refuse lists and dictionaries, and values of other types than these; None stands for what is not finite."""
+    for name, value in values.items():
+        kinds = typing.get_args(hints.get(name)) or (hints.get(name),)
+        allowed = [kind for each in kinds for kind in _JSON_TYPES.get(each, ())] or [bool, int, float, str]
+        right = value is None or type(value) in allowed
+        if isinstance(value, (int, float)):
+            right = right and abs(value) <= sys.float_info.max  # JSON's whole numbers have no end
+        config.require(right, f"{part}: {name}", value, "what kdsim writes")
 
 
 def predicted_floor(row: Mapping[str, Any]) -> float | None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from kdsim import config
-from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError
 from kdsim.study import rows
 from kdsim.study.base import Cell, Study
@@ -173,7 +172,12 @@ def _interrupted(
         first = cells[plan.cells[0]]
         pack = Pack(tuple(cells[digest] for digest in plan.cells), executor.choose(first), plan.block_replicas)
         if pack.digest != plan.pack:
-            raise ConfigError(f"plan {plan.pack} in {store.unfinished.folder} is of another version: delete it")
+            file = store.unfinished.plan_file(plan.pack)
+            damage = Damaged(f"plan {file} is of another pack, or of another version: delete it to start over", file)
+            if not repair:
+                raise damage
+            note(store.set_aside(damage))
+            continue
         if left := [digest for digest in plan.cells if digest in missing]:
             found.append(pack)
             for digest in left:

@@ -24,7 +24,7 @@ from kdsim.study.costs import step_cost
 from kdsim.study.executors import FINISH_CELLS, Executor, Failed, Finish, Job, Outcome, RunJob, Task, Walk
 from kdsim.study.packs import Pack
 from kdsim.study.store import Store
-from kdsim.study.trainings import Fitting, Training
+from kdsim.study.trainings import Fitting, Training, jobs
 from kdsim.study.unfinished import Plan, release
 
 POLL_SECONDS = 0.25
@@ -336,11 +336,20 @@ class Session:
         self._over(item)
 
     def _restart(self, item: _Item) -> None:
-        """Begin it again from what is on disk; results that are under way are dropped."""
+        """Begin it again from what is on disk; results that are under way are dropped.
+
+        A training that lost the teacher which it reads, damaged and set aside, begins with that one.
+        """
         self._over(item)
-        again = _item(item.work, item.wanted)
-        self.items[self.items.index(item)] = again
-        self._waiting.appendleft(again)
+        if isinstance(item.work, Pack):
+            again = [_item(item.work, item.wanted)]
+        else:
+            others = {other.digest for other in (*self._waiting, *self._active)}
+            again = [_item(job) for job in jobs([item.work.cell], self.store) if job.digest not in others]
+        place = self.items.index(item)
+        self.items[place : place + 1] = again
+        self._waiting.extendleft(reversed(again))
+        self.total, self._cost = sum(each.size for each in self.items), sum(each.cost for each in self.items)
 
     def _count(self, item: _Item, digest: str) -> None:
         item.wanted.discard(digest)
@@ -375,7 +384,7 @@ class Session:
     def _tell(self, item: _Item, at: int, done: int, replicas: int) -> None:
         """So many replica-steps of a block or job are done."""
         item.reached[at] = done
-        if self.progress is not None:
+        if self.progress is not None and not self.told_to_stop.is_set():
             share = sum(each.cost * each.done / each.size for each in self.items if each.size) / (self._cost or 1)
             self.progress(
                 Progress(

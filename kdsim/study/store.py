@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow.parquet import ParquetFile
 
 from kdsim.config import ConfigError
 from kdsim.files import (
@@ -42,6 +43,7 @@ from kdsim.study.training_rows import TEACHER, TRAINING, labelled, training_row
 from kdsim.study.unfinished import Unfinished
 from kdsim.theory.prediction import Prediction
 from kdsim.training.trained import TrainedNetwork
+from kdsim.untrusted import read_file, require_small_table
 
 STORE_VERSION = 3
 """Version of the files. Unlike `config.SCHEMA_VERSION` it is no part of a digest: older files can be brought up."""
@@ -52,6 +54,8 @@ CELLS, PARTIAL, TEACHERS, DAMAGED = "cells", "partial", "teachers", "damaged"
 CELL_FILE, CURVES_FILE, REPLICAS_FILE = "cell.json", "curves.parquet", "replicas.parquet"
 SPECTRUM_FILE, WEIGHTS_FILE = "spectrum.parquet", "weights-{:03d}.pt"
 STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
+TABLE_BYTES, TABLE_GROWTH = 1 << 28, 64
+"""A table may unpack to so many bytes, and so many times the length of its file: measurements do not compress well."""
 DURABLE_SECONDS = 1.0
 """A cell that took longer is brought to the disk when it is stored. One of less is run again after a power cut: its
 checksum then shows it, and waiting for the disk would take longer than the cell."""
@@ -157,6 +161,7 @@ class Store:
         """
         for name in OWN_FOLDERS:
             folder = self.root / name
+            _require_no_link(folder)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with temporary_beside(folder / "probe") as probe:
@@ -232,7 +237,10 @@ class Store:
         folder = self.cell_folder(digest)
         if not folder.exists():
             raise Damaged(f"cell folder {folder} is missing: run the study again", folder)
-        return _read_json(folder / CELL_FILE, _CELL_KEYS, self._advice(digest), folder)
+        info = _read_json(folder / CELL_FILE, _CELL_KEYS, self._advice(digest), folder)
+        if info.get("digest") != digest:
+            raise self._damaged(digest, f"{CELL_FILE} is of {info.get('digest')!s:.40}")
+        return info
 
     def check_cell(self, digest: str) -> dict[str, Any]:
         """The content of cell.json, after a look at the checksums of the cell's files.
@@ -288,6 +296,9 @@ class Store:
     def _read_table(self, digest: str, name: str, expected: str | None) -> pd.DataFrame:
         data = self._intact(digest, name, expected)
         try:
+            with ParquetFile(io.BytesIO(data)) as file:
+                most = TABLE_BYTES + TABLE_GROWTH * len(data)
+                require_small_table(file.metadata, most // (8 * max(file.metadata.num_columns, 1)), most)
             return pd.read_parquet(io.BytesIO(data))
         except Exception as error:  # a damaged file makes the reader raise almost anything
             raise self._damaged(digest, f"{name}: {_brief(error)}") from None
@@ -295,7 +306,7 @@ class Store:
     def _intact(self, digest: str, name: str, expected: str | None) -> bytes:
         """The bytes of a table, whose SHA-256 is as expected; None expects nothing."""
         try:
-            data = (self.cell_folder(digest) / name).read_bytes()
+            data = read_file(self.cell_folder(digest) / name)
         except OSError as error:
             raise self._damaged(digest, f"{name}: {_brief(error)}") from None
         if expected is not None and (found := sha256(data)) != expected:
@@ -321,9 +332,14 @@ class Store:
         if not files:
             raise self._damaged(digest, "it has no weights")
         try:
-            return tuple(TrainedNetwork.load(file) for file in files)
+            networks = tuple(TrainedNetwork.load(file) for file in files)
         except ConfigError as error:
             raise self._damaged(digest, str(error)) from None
+        for number, (file, network) in enumerate(zip(files, networks, strict=True)):
+            if (network.training, network.replica) != (digest, number):
+                found = f"replica {network.replica} of {network.training!s:.40}"
+                raise self._damaged(digest, f"{file.name} is {found}")
+        return networks
 
     def teacher_file(self, digest: str, number: int) -> Path:
         """File of a fitted teacher."""
@@ -363,6 +379,8 @@ class Store:
             StorageError: the folder cannot be written.
         """
         folder = self.study_folder(info["study"], info["digest"])
+        _require_no_link(folder.parent)
+        _require_no_link(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
@@ -387,8 +405,8 @@ class Store:
             if study in RESERVED_NAMES or (name is not None and study != name):
                 continue
             try:
-                date = json.loads(file.read_text(encoding="utf-8"))["date"]
-            except (OSError, ValueError, KeyError, TypeError):
+                date = json.loads(read_file(file))["date"]
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 date = ""  # damaged or of another schema: listed, and refused by name when it is read
             runs.append((str(date), file.parent))
         return sorted(runs)
@@ -464,6 +482,12 @@ def json_text(content: Any) -> str:
     return json.dumps(json_ready(content), indent=1, allow_nan=False) + "\n"
 
 
+def _require_no_link(folder: Path) -> None:
+    """Refuse a folder that leads out of the results folder: that may come from somebody else."""
+    if folder.is_symlink():
+        raise StorageError(f"{str(folder)!r} is a link, and is not written to: the results folder itself may be one")
+
+
 def parquets(curves: pd.DataFrame, replicas: pd.DataFrame, spectrum: pd.DataFrame | None = None) -> dict[str, bytes]:
     """The tables of a cell as files, by their names."""
     tables = {CURVES_FILE: curves, REPLICAS_FILE: replicas, SPECTRUM_FILE: spectrum}
@@ -484,7 +508,7 @@ def _read_json(file: Path, keys: dict[str, Any], advice: str, whole: Path) -> di
         whole: what is damaged then.
     """
     try:
-        info = json.loads(file.read_text(encoding="utf-8"))
+        info = json.loads(read_file(file))
     except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{advice} ({file.name}: {_brief(error)})", whole) from None
     version = info.get("schema") if isinstance(info, dict) else None

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ import pandas as pd
 from kdsim import config
 from kdsim.config import ConfigError, kind_of
 from kdsim.data import Pools
+from kdsim.files import Damaged
 from kdsim.measure.convergence import in_window, summarise
 from kdsim.measure.deviations import over_replicas
 from kdsim.study.base import Cell, Computation, Study
@@ -71,6 +73,11 @@ class Training:
     def steps(self) -> int:
         """Steps of each replica. Reads or draws the data."""
         return self.trainer.steps(self.trainer.train_size())
+
+    @property
+    def cell(self) -> StudentTrainer:
+        """The cell that it is."""
+        return self.trainer
 
     @property
     def digest(self) -> str:
@@ -150,6 +157,11 @@ class Fitting:
     def steps(self) -> int:
         """Counts as one step each: most fits are short."""
         return 1
+
+    @property
+    def cell(self) -> Teacher:
+        """The cell that it is."""
+        return self.teacher
 
     @property
     def digest(self) -> str:
@@ -233,7 +245,7 @@ def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) 
             if not held:
                 return None
             if file.exists():
-                fitted = FittedTeacher.load(file)
+                fitted = _stored_teacher(file, digest, number)
                 check_scores(teacher, fitted, pools, str(file))
             else:
                 if not store.has_cell(config.digest(teacher.training)):
@@ -243,6 +255,20 @@ def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) 
                 fitted.save(file)
         found.append(fitted)
     return tuple(found)
+
+
+def _stored_teacher(file: Path, digest: str, number: int) -> FittedTeacher:
+    """The fitted teacher in a file, which must be the one that its name says."""
+    try:
+        fitted = FittedTeacher.load(file)
+    except Damaged:
+        raise
+    except ConfigError as error:
+        raise Damaged(str(error), file) from None
+    if (fitted.teacher, fitted.number) != (digest, number):
+        found = f"number {fitted.number} of {fitted.teacher!s:.40}"
+        raise Damaged(f"teacher {file} is {found}: delete it to fit it again", file)
+    return fitted
 
 
 def check_scores(teacher: Teacher, fitted: FittedTeacher, pools: Pools, name: str) -> None:

@@ -23,6 +23,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from kdsim.engines.base import State
 from kdsim.engines.recorder import Record
 from kdsim.files import Damaged, is_intact, read_checked, signed, storing, write_bytes, write_checked
+from kdsim.untrusted import read_file
 
 PLAN = ".plan.json"
 POLL_SECONDS = 0.2
@@ -59,7 +60,7 @@ class Unfinished:
     def write_plan(self, plan: Plan) -> None:
         """Before a pack starts: without it, its state would be of no use to a run that packs the rest anew."""
         content = {"cells": list(plan.cells), "block_replicas": plan.block_replicas}
-        write_bytes(self._plan_file(plan.pack), json.dumps(signed(content), indent=1).encode())
+        write_bytes(self.plan_file(plan.pack), json.dumps(signed(content), indent=1).encode())
 
     def plans(self) -> Iterator[Plan]:
         """All that are there.
@@ -79,7 +80,7 @@ class Unfinished:
             Damaged: it cannot be read.
         """
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(read_file(file))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -94,9 +95,10 @@ class Unfinished:
 
     def has_plan(self, pack: str) -> bool:
         """Whether there is one of that digest."""
-        return self._plan_file(pack).exists()
+        return self.plan_file(pack).exists()
 
-    def _plan_file(self, pack: str) -> Path:
+    def plan_file(self, pack: str) -> Path:
+        """File of the plan of a pack."""
         return self.folder / f"{pack}{PLAN}"
 
     # States and blocks
@@ -107,7 +109,7 @@ class Unfinished:
 
     def write_state(self, key: str, state: State, seconds: float) -> None:
         """Save the state of a running block, and the time that it took so far."""
-        write_checked(self.state_file(key), {"state": dict(vars(state)), "seconds": seconds})
+        write_checked(self.state_file(key), {"key": key, "state": dict(vars(state)), "seconds": seconds})
 
     def read_state(self, key: str) -> tuple[State | None, float]:
         """The state in which a block was left and the seconds that it had taken; (None, 0.0) if there is none.
@@ -118,7 +120,7 @@ class Unfinished:
         file = self.state_file(key)
         if not file.exists():
             return None, 0.0
-        content = read_checked(file)
+        content = _read(file, key)
         try:
             return State(**content["state"]), float(content["seconds"])
         except (KeyError, TypeError, ValueError) as error:
@@ -131,7 +133,7 @@ class Unfinished:
     def write_block(self, key: str, record: Record, parameters: torch.Tensor | None, seconds: float) -> None:
         """Keep a finished block of a pack that has several, until its cell is stored."""
         content: dict[str, Any] = {"record": dict(vars(record)), "parameters": parameters, "seconds": seconds}
-        write_checked(self.block_file(key), content)
+        write_checked(self.block_file(key), {"key": key, **content})
         self.state_file(key).unlink(missing_ok=True)
 
     def read_block(self, key: str) -> tuple[Record, torch.Tensor | None, float] | None:
@@ -143,9 +145,12 @@ class Unfinished:
         file = self.block_file(key)
         if not file.exists():
             return None
-        content = read_checked(file)
+        content = _read(file, key)
         try:
-            return Record(**content["record"]), content["parameters"], float(content["seconds"])
+            parameters = content["parameters"]
+            if parameters is not None and not isinstance(parameters, torch.Tensor):
+                raise TypeError(f"parameters are {type(parameters).__name__}")
+            return Record(**content["record"]), parameters, float(content["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
 
@@ -155,7 +160,7 @@ class Unfinished:
             for key in keys:
                 self.state_file(key).unlink(missing_ok=True)
                 self.block_file(key).unlink(missing_ok=True)
-            self._plan_file(pack).unlink(missing_ok=True)
+            self.plan_file(pack).unlink(missing_ok=True)
 
     # Locks
 
@@ -205,6 +210,14 @@ def release(lock: BaseFileLock) -> None:
     with suppress(OSError):  # of a folder that is gone
         Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
+
+
+def _read(file: Path, key: str) -> dict[str, Any]:
+    """Content of a state or block, which must be that of this key."""
+    content = read_checked(file)
+    if content.get("key") != key:
+        raise Damaged(f"{file} is of {content.get('key')!s:.40}, not of {key}: delete it to start over", file)
+    return content
 
 
 def _damaged(file: Path, error: Exception) -> Damaged:

@@ -21,7 +21,7 @@ def results(
     """From rows, and for each cell columns of its replicas and of its curve."""
     tables = {
         "curves": _stack(curves or {}),
-        "replicas": _stack({cell: {"replica": _count(columns)} | columns for cell, columns in (replicas or {}).items()}),
+        "replicas": _stack({cell: {"replica": _count(each)} | each for cell, each in (replicas or {}).items()}),
         "spectrum": pd.DataFrame({"cell": []}),
     }
     return StudyResults(name, {}, list(records), Path("nowhere"), {}, tables.__getitem__)

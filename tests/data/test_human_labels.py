@@ -107,7 +107,7 @@ def test_files_that_are_no_npz(tmp_path, label_sets, monkeypatch):
         path.write_bytes(content)
         assert "not a whole npz" in refusal(read_cifar10n, tmp_path, labels)
     path.write_bytes(whole)
-    monkeypatch.setattr(human, "_ENTRY_LIMIT", 100)
+    monkeypatch.setattr(human, "_SIZE_LIMIT", 100)
     assert "at most 100" in refusal(read_cifar10n, tmp_path, labels)
 
 

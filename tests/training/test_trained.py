@@ -133,7 +133,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, network, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("kdsim.files.os.fsync", full)
-    with pytest.raises(StorageError, match="weights.pt' cannot be written: No space left"):
+    with pytest.raises(StorageError, match=r"weights\.pt' cannot be written: No space left"):
         replace(network, replica=5).save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 

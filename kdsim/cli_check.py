@@ -1,0 +1,49 @@
+"""The command `kdsim check-results`: is everything in a results folder as it was written?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from kdsim import cli_output
+from kdsim.cli_run import Json, Out
+
+LISTED = 20
+"""Notices of one sort that are printed; --json has all."""
+
+
+def check_results(out: Out = "results", as_json: Json = False) -> int:
+    """Read everything in a results folder, verify all checksums, and say what is damaged and what to do.
+
+    Also listed: interrupted packs and trainings, temporary files, what --repair has set aside, and cells of the older
+    version without checksums. Nothing is written. The exit code is 0 if nothing is damaged, else 1.
+    """
+    from kdsim.study.checking import BROKEN, check
+    from kdsim.study.report import Table
+
+    found = check(Path(out))
+    if as_json:
+        content = {
+            "results": out,
+            "intact": not found.damaged,
+            "read": found.counts,
+            "findings": [vars(finding) for finding in found.findings],
+        }
+        cli_output.print_json(content)
+        return 1 if found.damaged else 0
+    notices = [finding for finding in found.findings if finding.kind != BROKEN]
+    shown = [*found.damaged, *notices[:LISTED]]
+    if shown:
+        rows = [[item.kind, *map(cli_output.one_line, (item.path, item.what, item.advice))] for item in shown]
+        notes = [f"... and {len(notices) - LISTED} more notices: --json has all"] if len(notices) > LISTED else []
+        cli_output.print_table(Table(["", "where", "what", "what to do"], rows, notes=notes))
+    read = ", ".join(f"{count} {name}" for name, count in found.counts.items())
+    count = len(found.damaged)
+    print(f"{out}: read {read}; " + (f"{count} damaged" if count else "nothing is damaged"))
+    return 1 if count else 0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check-results", short_help="Verify everything in a results folder.")(check_results)
