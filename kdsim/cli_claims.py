@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdsim import __version__, cli_output
-from kdsim.cli_run import DataDir, Json, Out, Stopped, use_data
+from kdsim.cli_run import DataDir, ExecutorName, How, Json, Out, Scheduler, Stopped, Workers, use_data
 from kdsim.config import ConfigError, choose, error_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.claims.base import Claim
     from kdsim.claims.ledger import Finding, Ran
     from kdsim.study.base import Study
+    from kdsim.study.executors import Executor
     from kdsim.study.runner import RunResult
 
 FOLDER = "claims"
@@ -40,6 +41,9 @@ def verify_claims(
     out: Out = "results",
     quick: Annotated[bool, typer.Option("--quick", help="smaller studies: minutes instead of hours")] = False,
     data_dir: DataDir = None,
+    executor: ExecutorName = "local",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> int:
     """Judge what the papers claim, claim by claim, from simulations and trainings; what is stored is not run again.
@@ -62,7 +66,8 @@ def verify_claims(
     chosen = _chosen([*(only or ()), *(names or ())], CLAIMS)
     Store(out).prepare()
     studies = len(list(ledger.studies_of(chosen, quick)))
-    ran = ledger.collect(chosen, quick, out, _Runner(out, studies))
+    with How(executor, scheduler, workers).started() as computing:
+        ran = ledger.collect(chosen, quick, out, _Runner(out, studies, computing))
     findings = ledger.judge(chosen, quick, ran)
     stamp = {
         "kdsim": __version__,
@@ -106,8 +111,8 @@ def _chosen(texts: Sequence[str], claims: Sequence[Claim]) -> list[Claim]:
 class _Runner:
     """Runs the studies of the ledger one after the other, with progress on standard error."""
 
-    def __init__(self, out: str, count: int) -> None:
-        self.out, self.count, self.number = out, count, 0
+    def __init__(self, out: str, count: int, executor: Executor) -> None:
+        self.out, self.count, self.executor, self.number = out, count, executor, 0
 
     def __call__(self, study: Study) -> RunResult:
         from kdsim.study import runner
@@ -116,7 +121,7 @@ class _Runner:
         cli_output.note(f"study {self.number} of {self.count}: {study.name}")
         try:
             with cli_output.compilation_note(), cli_output.progress_report() as progress:
-                return runner.run(study, self.out, progress=progress)
+                return runner.run(study, self.out, executor=self.executor, progress=progress, note=cli_output.note)
         except runner.Interrupted as interruption:
             raise Stopped(str(interruption)) from None
 

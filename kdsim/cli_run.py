@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdsim import cli_output
-from kdsim.config import ConfigError, by_name, choose, error_line
+from kdsim.config import ConfigError, by_name, choose, error_line, require
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.study.base import Study
@@ -122,6 +122,7 @@ def load_study(target: str, settings: dict[str, str], quick: bool) -> Study:
 def use_data(data_dir: str | None) -> None:
     """Real images are read from this folder."""
     if data_dir:
+        require("\0" not in data_dir, "--data-dir", data_dir, "a path")
         os.environ["KDSIM_DATA"] = data_dir
 
 
