@@ -16,21 +16,19 @@ Source: docs/theory.md. It keeps noise and Hessian at the optimum; what it leave
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from kdsim.config import ConfigError
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.theory.stationary import curvature
+from kdsim.threads import one_thread
 
 LARGEST_PARAMETERS = 1_024
 """Number of parameters K d up to which the equation is solved: it holds some twenty (K d, K d) matrices."""
@@ -135,7 +133,7 @@ class LinearisedMoments:
         operator = LinearOperator((m * m, m * m), matvec=apply, dtype=np.float64)
         # The largest eigenvector is a positive semidefinite matrix, so the identity has a part along it.
         start = np.eye(m).ravel()
-        with _one_thread(), threadpool_limits(1):
+        with one_thread():
             found = eigsh(operator, k=1, which="LA", v0=start, tol=LIMIT_TOLERANCE, ncv=12, return_eigenvectors=False)
         return 1 / float(found[0])
 
@@ -161,7 +159,7 @@ class LinearisedMoments:
             raise ConfigError(
                 f"step size {step_size:.4g} is not below the linearised stability limit {self.stability_limit:.4g}"
             )
-        with _one_thread():
+        with one_thread():
             solution = self._conjugate_gradients(torch.diag(diagonal) / self._roots, step_size) / self._roots
             return self.basis @ solution @ self.basis.T
 
@@ -185,17 +183,6 @@ class LinearisedMoments:
 def one_factor(sum_squares: Tensor) -> bool:
     """Whether E[s^2 | x] (N,), s the sum of a target, is the same at every point to rounding."""
     return bool(sum_squares.max() - sum_squares.min() <= 1e-9 * sum_squares.max())
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread: teams wait for each other at every product when another process wants a core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Pool:

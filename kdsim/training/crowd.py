@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from kdsim import threads
 from kdsim.config import require
 from kdsim.engines.optimisers import WeightSampler
 from kdsim.population import Population
@@ -222,13 +223,8 @@ def one_thread(device: torch.device) -> Iterator[None]:
     An operation of a step takes some 20 microseconds. A second thread gains nothing there, and where another process
     wants its core both wait at every barrier: long-tail then ran eight times slower.
     """
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
+    with threads.one_thread() if device.type == "cpu" else nullcontext():
         yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def run_crowd(
