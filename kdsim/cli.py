@@ -42,7 +42,7 @@ from kdsim.cli_run import (
     tables_of,
     use_data,
 )
-from kdsim.config import ConfigError, by_name, choose, encode, error_line, in_study_file, override
+from kdsim.config import ConfigError, by_name, choose, encode, error_line, in_study_file, lacks_memory, override
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.study.base import Study
@@ -397,12 +397,6 @@ def _is_closed_pipe(error: BaseException) -> bool:
     return isinstance(cause, OSError) and cause.errno == errno.EPIPE
 
 
-def _is_too_large(error: BaseException) -> bool:
-    """Whether an array was asked for that does not fit: numpy and torch say so with errors of several types."""
-    words = ("array is too big", "Maximum allowed dimension exceeded", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, 1 (part of it failed), 2 (bad input), 130 (interrupted).
 
@@ -427,7 +421,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # a usage error of typer or of click, whichever this version uses
             cli_output.error(error.format_message())
             return USER_ERROR
-        if _is_too_large(error):
+        if lacks_memory(error):
             cli_output.error(f"too large for the memory of this machine: {error_line(error)}")
             return USER_ERROR
         expected = isinstance(error, ConfigError) or in_study_file(error)

@@ -52,6 +52,12 @@ def error_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}{where}"
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether there was too little memory: numpy and torch say so with errors of several types."""
+    words = ("array is too big", "Maximum allowed dimension exceeded", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
 def in_study_file(error: BaseException) -> bool:
     """Whether the error came out of code of a study file."""
     names = (str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__))

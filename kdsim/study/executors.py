@@ -158,19 +158,13 @@ def failed(error: BaseException) -> Failed:
     """An error in the form that travels between processes."""
     damaged = error.path if isinstance(error, Damaged) else None
     line = config.error_line(error)
-    if lacks_memory(error):
+    if config.lacks_memory(error):
         line = f"{NO_MEMORY} ({line})"
     return Failed(line, isinstance(error, ConfigError), damaged, isinstance(error, StorageError))
 
 
 class ExecutorGone(ConfigError):
     """What computes is not there any more."""
-
-
-def lacks_memory(error: BaseException) -> bool:
-    """Whether there was too little memory: numpy and torch say so with errors of several types."""
-    words = ("array is too big", "Maximum allowed dimension exceeded", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 class Executor(ABC):

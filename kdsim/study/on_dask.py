@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ import torch
 from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.engines import AUTO, ENGINES, Choice
+from kdsim.files import sweep, temporary_beside
 from kdsim.study.base import Cell
 from kdsim.study.executors import Executor, ExecutorGone, Failed, Outcome, Task, failed, outcome
 from kdsim.study.loading import import_study_file
@@ -93,7 +95,7 @@ class OnDask(Executor):
         if any(_device(cell).startswith("cuda") for cell in cells) and not self._gpus():
             advice = 'start workers with --resources "GPU=1"'
             raise ConfigError(f"device = 'cuda' is not available on any worker: {advice}")
-        ours, found = versions(), self.client.run(versions)
+        ours, found = versions(), self.client.run(versions, on_error="ignore")  # a worker may die meanwhile
         for worker, theirs in found.items():
             if theirs["source_sha256"] != ours["source_sha256"]:
                 raise ConfigError(_other_kdsim(worker))
@@ -108,7 +110,7 @@ class OnDask(Executor):
         probe = root.absolute() / f".seen-{self._token}"
         try:
             probe.touch()
-            blind = [worker for worker, sees in self.client.run(probe.exists).items() if not sees]
+            blind = [worker for worker, sees in self.client.run(probe.exists, on_error="ignore").items() if not sees]
         finally:
             probe.unlink(missing_ok=True)
         if blind:
@@ -192,18 +194,36 @@ def local_cluster(workers: int, note: Callable[[str], None]) -> Iterator[OnDask]
     """
     config.require_count("workers", workers)
     distributed = _distributed()
-    with _quiet(), tempfile.TemporaryDirectory(prefix="kdsim-") as scratch:
-        cluster = distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address=":0",  # any free port: the usual one may be taken, and is warned of
-            local_directory=scratch,
-            silence_logs=logging.CRITICAL + 1,
-            resources={GPU: 1} if torch.cuda.is_available() else None,
-        )
-        with cluster, distributed.Client(cluster) as client:
-            client.register_plugin(_local_worker())
-            yield OnDask(client, True, note)
+    place = Path(tempfile.gettempdir())
+    sweep(place)
+    with (
+        _quiet(),
+        temporary_beside(place / "kdsim-workers") as scratch,
+        _started(workers, scratch) as running,
+        distributed.Client(running) as client,
+    ):
+        client.register_plugin(_local_worker())
+        yield OnDask(client, True, note)
+
+
+def _started(workers: int, scratch: Path) -> Any:
+    """A local cluster."""
+    start = partial(
+        _distributed().LocalCluster,
+        n_workers=workers,
+        threads_per_worker=1,
+        dashboard_address=":0",  # any free port: the usual one may be taken, and is warned of
+        local_directory=str(scratch),
+        silence_logs=logging.CRITICAL + 1,
+        resources={GPU: 1} if torch.cuda.is_available() else None,
+    )
+    try:
+        return start()
+    except RuntimeError:  # a worker died while it started
+        try:
+            return start()
+        except RuntimeError as error:
+            raise ConfigError(f"workers = {workers}: they do not start ({error})") from None
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from kdsim.population import Population
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Computation, Study
+from kdsim.supervision.base import Supervision, require_moments
 from kdsim.threads import one_thread
 from kdsim.trainer import StudentTrainer, Teacher
 
@@ -211,7 +212,21 @@ def choice_of(cell: Cell) -> Choice:
         population = pool(cell)
     except Exception:  # the pack says so when it is its turn, and the others run
         return Choice("torch", "there is no pool")
+    _check_noise(cell.supervision, population)
     return choose_engine(cell.engine, cell.student, population, [_lane(cell)], cell.sgd, cell.recording, cell.device)
+
+
+def _check_noise(supervision: Supervision, population: Population) -> None:
+    """Refuse a noise model of which theory could make nothing, before it is simulated."""
+    p = getattr(population, "p", None)  # of a study file's pool that is none an engine says so
+    if not isinstance(p, Tensor):
+        return
+    try:
+        require_moments(supervision, p[:2])
+    except ConfigError:
+        raise
+    except Exception:  # a study file's own code; the pack says so when it is its turn
+        return
 
 
 def packs(

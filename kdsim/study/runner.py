@@ -100,7 +100,7 @@ def run(
     todo: list[Pack] | list[Job]
     if isinstance(cells[0], Cell):
         limit = executor.block_replicas if block_replicas is None else block_replicas
-        todo = _interrupted(store, executor, by_digest, stored, missing, note, repair)
+        todo = _interrupted(store, executor, by_digest, stored, missing, block_replicas, note, repair)
         todo += packs(list(missing.values()), limit, executor.choose)
         if isinstance(executor, Local):
             require_memory(todo)
@@ -161,6 +161,7 @@ def _interrupted(
     cells: Mapping[str, Cell],
     stored: Container[str],
     missing: dict[str, Cell],
+    block_replicas: int | None,
     note: Callable[[str], None],
     repair: bool,
 ) -> list[Pack]:
@@ -179,6 +180,9 @@ def _interrupted(
             note(store.set_aside(damage))
             continue
         if left := [digest for digest in plan.cells if digest in missing]:
+            if block_replicas not in (None, plan.block_replicas):
+                begun = f"{pack} goes on in blocks of {plan.block_replicas} replicas, as it was begun"
+                note(f"{begun}: delete {store.unfinished.plan_file(plan.pack)} to start over with {block_replicas}")
             found.append(pack)
             for digest in left:
                 del missing[digest]

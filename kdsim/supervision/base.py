@@ -118,6 +118,18 @@ class Supervision(ABC):
         return stack
 
 
+def require_moments(supervision: Supervision, p: Tensor) -> None:
+    """Refuse a noise model whose mean or covariance at p (N, K) is no tensor of numbers of the right shape."""
+    for name, shape in (("mean", p.shape), ("covariance", (*p.shape, p.shape[-1]))):
+        found = getattr(supervision, name)(p)
+        form = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        what = f"supervision {supervision.name}: {name}(p), for p of shape {tuple(p.shape)},"
+        if form != tuple(shape):
+            raise ConfigError(f"{what} is {form}: must be {tuple(shape)}")
+        if not torch.isfinite(found).all():
+            raise ConfigError(f"{what} is not finite")
+
+
 def require_feasible(name: str, nu: float, largest: float, *, open_end: bool = False) -> None:
     """Refuse a nu outside [0, largest] (or [0, largest) with `open_end`), naming the largest feasible value."""
     inside = nu < largest if open_end else nu <= largest * (1 + 1e-12)

@@ -30,6 +30,7 @@ from kdsim.supervision import (
     Temperature,
     TwoPoint,
 )
+from kdsim.supervision.base import require_moments
 from kdsim.supervision.dirichlet import _exponentials, _relative_cube_root
 
 DTYPES = [torch.float32, torch.float64]
@@ -556,3 +557,20 @@ def test_bad_confusions_are_refused():
         Confusion(pattern="cycle")
     with pytest.raises(ConfigError, match="labels = 1"):
         Confusion(labels=1)
+
+
+class Shapeless(OneHot):
+    """A noise model with a covariance of its own."""
+
+    def covariance(self, p):
+        return self.found
+
+
+@pytest.mark.parametrize(
+    "found", [torch.zeros(2, 3), torch.zeros(1).expand(10**12, 4), None, torch.full((2, 3, 3), math.nan)]
+)
+def test_moments_of_another_shape_are_refused(found):
+    supervision = Shapeless()
+    object.__setattr__(supervision, "found", found)
+    with pytest.raises(ConfigError, match=r"supervision one-hot: covariance\(p\), for p of shape \(2, 3\), is"):
+        require_moments(supervision, torch.full((2, 3), 1 / 3))

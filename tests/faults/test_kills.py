@@ -1,0 +1,205 @@
+"""Killed or told to stop at any moment, a study goes on with the same command and ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_simulations import FaultSimulations
+from fault_trainings import FaultTrainings
+from killing import killed_at
+from processes import (
+    SIMULATIONS,
+    TRAININGS,
+    Child,
+    Ended,
+    finish_study,
+    in_child,
+    leftovers,
+    run_study,
+    save_often,
+    stored,
+)
+
+from kdsim.study import runner
+from kdsim.study.base import Study
+from kdsim.study.runner import Interrupted, Progress
+
+BLOCKS = FaultSimulations("autograd", steps=6000, replicas=20, seeds=(0,))
+CHUNKS = {"block_replicas": 9, "slice_seconds": 0.0}
+"""Cells of three blocks, each of several chunks of the engine."""
+
+
+# At every operation -----------------------------------------------------------------------------
+
+
+def killed_at_each(study: Study, folder: Path, options: dict[str, Any], every: int) -> tuple[dict[str, int], int]:
+    """Kill runs of a study at their 1st, (1 + every)th ... operation on files, and let each go on.
+
+    Returns how many were killed at which, and the most replica-steps that one lost.
+    """
+    save_often()
+    lengths: list[int] = []  # of slices, in replica-steps
+    last = 0
+
+    def progress(state: Progress) -> None:
+        nonlocal last
+        lengths.append(state.done - last)
+        last = state.done
+
+    undisturbed = runner.run(study, folder / "undisturbed", progress=progress, **options)
+    expected, number, met, most = stored(folder / "undisturbed"), 1, {}, 0
+    while True:
+        out = folder / f"killed-{number}"
+        name, done = killed_at(number, study, out, **options)
+        result = runner.run(study, out, **options)
+        assert not result.failures and stored(out) == expected, (number, name)
+        assert not leftovers(out), (number, name)
+        if not name:
+            return met, most
+        met[name] = met.get(name, 0) + 1
+        lost = done + result.replica_steps - undisturbed.replica_steps
+        assert lost <= max(lengths), (number, name)
+        most = max(most, lost)
+        number += every
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("study", "options", "every"),
+    [
+        (FaultSimulations("cpu_fused", seeds=(0,)), {}, 3),
+        (BLOCKS, CHUNKS, 20),
+        (FaultTrainings(), {}, 10),
+    ],
+    ids=["cells", "blocks", "trainings"],
+)
+def test_killed_at_any_operation_on_files(tmp_path: Path, study: Study, options: dict[str, Any], every: int) -> None:
+    """Amid a write, before a rename, between a cell and the end of its plan: all is found by going through them."""
+    met, _ = in_child(killed_at_each, study, tmp_path, options, every)
+    assert {"write", "unlink"} <= met.keys() and sum(met.values()) >= 8, met
+
+
+# At random moments ------------------------------------------------------------------------------
+
+RUNS = {
+    "cpu_fused": (SIMULATIONS, "--set", "engine=cpu_fused", "--set", "steps=60000", "--set", "seeds=0,1,2"),
+    "torch": (SIMULATIONS, "--set", "engine=torch", "--set", "steps=3000", "--replicas", "64"),
+    "autograd": (SIMULATIONS, "--set", "engine=autograd", "--set", "steps=10000", "--block-replicas", "5"),
+    "trainings": (TRAININGS, "--set", "steps=60"),
+}
+
+
+def once(file: str, out: Path, *arguments: str) -> Ended:
+    save_often()
+    return run_study(file, out, *arguments)
+
+
+def timed(file: str, out: Path, *arguments: str) -> float:
+    save_often()
+    started = time.monotonic()
+    finish_study(file, out, *arguments)
+    return time.monotonic() - started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_killed_at_random_moments(tmp_path: Path, name: str) -> None:
+    command, generator, killed = RUNS[name], random.Random(name), 0
+    seconds = in_child(timed, command[0], tmp_path / "undisturbed", *command[1:])
+    for _ in range(6):
+        child = Child(once, command[0], tmp_path / "killed", *command[1:])
+        time.sleep(generator.uniform(0, seconds / 3))
+        child.signal(signal.SIGKILL)
+        killed += child.ended() == -signal.SIGKILL
+    assert killed >= 3
+    in_child(finish_study, command[0], tmp_path / "killed", *command[1:])
+    assert stored(tmp_path / "killed") == stored(tmp_path / "undisturbed") and not leftovers(tmp_path / "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM,) * 2])
+def test_told_to_stop_at_random_moments(tmp_path: Path, signals: tuple[signal.Signals, ...]) -> None:
+    """It says how to go on, if it was computing or storing; else it ends as any command does."""
+    command, generator, told = RUNS["torch"], random.Random(len(signals)), 0
+    seconds = in_child(timed, command[0], tmp_path / "undisturbed", *command[1:])
+    for _ in range(4):
+        child = Child(once, command[0], tmp_path / "stopped", *command[1:])
+        time.sleep(generator.uniform(seconds / 8, seconds / 2))
+        for number in signals:
+            child.signal(number)
+        try:
+            ended = child.result()
+        except AssertionError:
+            assert child.ended() == -signal.SIGTERM  # while it was reading the study file, or drawing
+            continue
+        assert ended.code in (0, 130), ended
+        if ended.code == 130:
+            said = r"kdsim: interrupted.*; \d of 6 cells are stored in '.*'; the same command goes on from there\n"
+            told += bool(re.fullmatch(said, ended.err))
+            assert re.fullmatch(said, ended.err) or ended.err == "kdsim: interrupted\n", ended
+    in_child(finish_study, command[0], tmp_path / "stopped", *command[1:])
+    assert stored(tmp_path / "stopped") == stored(tmp_path / "undisturbed") and not leftovers(tmp_path / "stopped")
+    assert told
+
+
+# Without another process ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_at_each_step_in_turn(tmp_path: Path, number: signal.Signals) -> None:
+    """Told to stop at its first sign of life, again and again, it still comes to its end, and does nothing twice."""
+    study, done, runs = FaultSimulations("torch", steps=6000, replicas=64, seeds=(0,)), 0, 0
+    undisturbed = runner.run(study, tmp_path / "undisturbed")
+
+    def stop(state: Progress) -> None:
+        nonlocal done
+        done = state.done
+        os.kill(os.getpid(), number)
+
+    while True:
+        try:
+            result = runner.run(study, tmp_path / "out", progress=stop)
+            break
+        except Interrupted as told:
+            runs, before = runs + 1, done
+            assert "the same command goes on from there" in str(told) and runs < 50
+    assert runs >= 2 and result.replica_steps == undisturbed.replica_steps - before
+    assert stored(tmp_path / "out") == stored(tmp_path / "undisturbed") and not leftovers(tmp_path / "out")
+
+
+def test_two_interrupts_end_it_at_once(tmp_path: Path) -> None:
+    study = FaultSimulations("torch", steps=2500, seeds=(0,))
+
+    def twice(state: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(study, tmp_path / "out", progress=twice)
+    runner.run(study, tmp_path / "out")
+    runner.run(study, tmp_path / "undisturbed")
+    assert stored(tmp_path / "out") == stored(tmp_path / "undisturbed") and not leftovers(tmp_path / "out")
+
+
+# The soak of benchmarks/ --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("executor", "kills"), [("local", 6), ("dask", 2)])
+def test_a_short_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, kills: int) -> None:
+    """A small version of `python -m benchmarks.soak`."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    if executor == "dask":
+        pytest.importorskip("distributed")
+    soak = pytest.importorskip("benchmarks.soak")
+    monkeypatch.setattr(soak, "SETTINGS", {"steps": 60_000, "replicas": 64, "levels": 1})
+    monkeypatch.setattr(soak, "GAP_SECONDS", 2.0)
+    found = soak.soak(kills, executor, workers=2, seed=1, folder=tmp_path)
+    assert found["identical"] and found["kills"] == kills and found["cells"] == 6, found
