@@ -20,7 +20,7 @@ from typing import BinaryIO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsim.config import ConfigError
+from kdsim.config import ConfigError, require
 from kdsim.data.base import IMAGE_SHAPE, reason
 from kdsim.data.unpickle import unpickle
 from kdsim.untrusted import read_file
@@ -140,6 +140,8 @@ def read_official(layout: Layout, path: Path) -> tuple[dict[str, Part], tuple[st
         if path.is_dir():
             return _read_members(layout, path, _folder_members(layout, path))
         with path.open("rb") as file:  # one handle: what is hashed is what is read
+            size = os.fstat(file.fileno()).st_size
+            require(size <= LARGEST_ARCHIVE, f"{path}: bytes", size, f"at most {LARGEST_ARCHIVE}")
             require_md5(path, md5_of(file), layout)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
