@@ -50,6 +50,13 @@ REPORT_SECONDS = 1.0
 """Time between two words of a task about its progress, and between two looks at what workers there are."""
 PATIENCE_SECONDS = 10.0
 """Time in which a scheduler must answer."""
+LOCAL = {
+    "distributed.admin.log-length": 100,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.system-monitor.log-length": 100,
+    "distributed.worker.profile.enabled": False,
+}
+"""Settings of local clusters: without them the library's logs and profiles of tasks grow for an hour or more."""
 DATA_DIR = "KDSIM_DATA"
 GPU = "GPU"
 """Resource that tasks on a GPU ask for."""
@@ -196,8 +203,11 @@ def local_cluster(workers: int, note: Callable[[str], None]) -> Iterator[OnDask]
     distributed = _distributed()
     place = Path(tempfile.gettempdir())
     sweep(place)
+    import dask
+
     with (
         _quiet(),
+        dask.config.set(LOCAL),
         temporary_beside(place / "kdsim-workers") as scratch,
         _started(workers, scratch) as running,
         distributed.Client(running) as client,

@@ -72,6 +72,10 @@ class Pack:
 
     def blocks(self) -> list[Block]:
         """The replicas in blocks of at most `block_replicas`; several only where the pack is one cell."""
+        return self._blocks
+
+    @cached_property
+    def _blocks(self) -> list[Block]:
         parts = split([_lane(cell) for cell in self.cells], self.block_replicas)
         if len(parts) == 1:
             return [Block(self.digest, tuple(parts[0]))]

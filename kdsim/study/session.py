@@ -91,7 +91,7 @@ class _Item:
     @property
     def done(self) -> int:
         """Replica-steps."""
-        return self.size if self.over else sum(self.reached.values())
+        return sum(self.reached.values())
 
     @property
     def new(self) -> int:
@@ -131,6 +131,7 @@ class Session:
         self.failures: list[Failed] = []
         self.engine_seconds = 0.0
         self._cost = sum(item.cost for item in self.items)
+        self._done_behind, self._cost_behind = 0, 0.0  # of items that are over
         self._waiting = deque(self.items)  # not begun
         self._active: list[_Item] = []
         self._flying: dict[int, tuple[_Item, Task]] = {}
@@ -341,6 +342,8 @@ class Session:
         A training that lost the teacher which it reads, damaged and set aside, begins with that one.
         """
         self._over(item)
+        self._done_behind -= item.size
+        self._cost_behind -= item.cost
         if isinstance(item.work, Pack):
             again = [_item(item.work, item.wanted)]
         else:
@@ -357,6 +360,8 @@ class Session:
 
     def _over(self, item: _Item) -> None:
         item.over = True
+        self._done_behind += item.size
+        self._cost_behind += item.cost
         self._leave(item)
 
     def _leave(self, item: _Item) -> None:
@@ -385,15 +390,17 @@ class Session:
         """So many replica-steps of a block or job are done."""
         item.reached[at] = done
         if self.progress is not None and not self.told_to_stop.is_set():
-            share = sum(each.cost * each.done / each.size for each in self.items if each.size) / (self._cost or 1)
+            # Of ten thousand items few are under way: the others count as behind, or as nothing.
+            under_way = [each for each in self._active if each.size]
+            cost = self._cost_behind + sum(each.cost * each.done / each.size for each in under_way)
             self.progress(
                 Progress(
-                    done=sum(each.done for each in self.items),
+                    done=self._done_behind + sum(each.done for each in under_way),
                     total=self.total,
                     step=done // replicas,
                     steps=item.work.steps,
                     replicas=replicas,
-                    share=min(share, 1.0),
+                    share=min(cost / (self._cost or 1), 1.0),
                 )
             )
 
