@@ -264,11 +264,11 @@ def soak_dask(found: Found, kills: int, workers: int, generator: random.Random) 
         out, status = found.next_round(), None
         while status != 0:
             command = [sys.executable, "-m", "kdsim.cli", "run-study", NoiseSweep.name, "--out", str(out)]
+            started = time.time()
             process = subprocess.Popen([*command, *settings, *options], stdout=subprocess.DEVNULL)
             while process.poll() is None and found.kills < kills:
                 victims = _workers(process.pid)
-                begun = any((out / "partial").glob("*")) or any((out / "cells").glob("*"))
-                if len(victims) < workers or not begun:
+                if len(victims) < workers or not _begun(out, started):
                     time.sleep(POLL_SECONDS)
                     continue
                 time.sleep(generator.uniform(0, GAP_SECONDS))
@@ -287,6 +287,15 @@ def soak_dask(found: Found, kills: int, workers: int, generator: random.Random) 
                 sys.exit(f"a run ended with exit code {status}")
             found.failed_runs += status == 1  # a task whose workers died too often; the same command goes on
         found.compare(out)
+
+
+def _begun(out: Path, started: float) -> bool:
+    """Whether this run has begun to compute: it holds locks, or has stored something."""
+    for path in (*out.glob("partial/*"), *out.glob("cells/*")):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime > started:
+                return True
+    return False
 
 
 # Together ---------------------------------------------------------------------------------------

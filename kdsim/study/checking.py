@@ -158,7 +158,7 @@ def _unfinished(store: Store) -> Iterator[Finding | None]:
             content = read_checked(file)
             state = content.get("state")
             if isinstance(state, dict):
-                store.unfinished.read_state(file.name.removesuffix(".pt"))
+                store.unfinished.read_state(file.name.removesuffix(".pt"), None)
         except ConfigError as error:
             yield _broken(store, file, error, start_over)
             continue

@@ -56,8 +56,9 @@ class Walk:
             report: told the replica-steps of the block that are done.
             stop: asked between two chunks of steps; the block then ends early.
         """
-        started = time.monotonic()
         replicas = self.pack.blocks()[self.number].replicas
+        work.prepared(self.pack)  # else a slice in which a pool is made might be one chunk of steps
+        started = time.monotonic()
 
         def at(step: int) -> bool:
             report(step * replicas)

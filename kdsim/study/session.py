@@ -57,7 +57,7 @@ class Progress:
     share: float
 
 
-@dataclass
+@dataclass(eq=False)  # found by identity: what a study file defines may have no equality
 class _Item:
     """A pack or job of this run.
 
@@ -225,7 +225,7 @@ class Session:
             if unfinished.block_file(block.key).exists():
                 item.reached[number] = item.before[number] = block.replicas * pack.steps
                 continue
-            state, item.spent[number] = unfinished.read_state(block.key)
+            state, item.spent[number] = unfinished.read_state(block.key, pack.choice.engine)
             item.before[number] = item.reached[number] = state.step * block.replicas if state else 0
             item.tasks.append(Walk(pack, number, state))
         if not item.tasks:
@@ -266,14 +266,15 @@ class Session:
         self._tell(item, task.number, walked.state.step * block.replicas, block.replicas)
         if walked.record is None:
             self._plan(pack)
-            unfinished.write_state(block.key, walked.state, item.spent[task.number])
+            unfinished.write_state(block.key, pack.choice.engine, walked.state, item.spent[task.number])
             item.tasks.appendleft(Walk(pack, task.number, walked.state))
             return
         if len(pack.cells) == len(pack.blocks()) == 1 and not self.told_to_stop.is_set():  # its cell is stored at once
             self._finish(item, pack, walked.record, walked.parameters, item.spent[0])
             return
         self._plan(pack)
-        unfinished.write_block(block.key, walked.record, walked.parameters, item.spent[task.number])
+        spent = item.spent[task.number]
+        unfinished.write_block(block.key, pack.choice.engine, walked.record, walked.parameters, spent)
         if not item.tasks and not item.flying:
             self._finish_pack(item, pack)
 
@@ -295,7 +296,7 @@ class Session:
         def blocks() -> Iterator[tuple[Record, Tensor | None]]:
             nonlocal seconds
             for key in kept:
-                if (found := self.store.unfinished.read_block(key)) is None:
+                if (found := self.store.unfinished.read_block(key, pack.choice.engine)) is None:
                     raise _Forgotten
                 record, parameters, spent = found
                 seconds += spent
@@ -349,6 +350,7 @@ class Session:
         else:
             others = {other.digest for other in (*self._waiting, *self._active)}
             again = [_item(job) for job in jobs([item.work.cell], self.store) if job.digest not in others]
+            self.stored.difference_update(job.digest for job in again)  # of one that was set aside
         place = self.items.index(item)
         self.items[place : place + 1] = again
         self._waiting.extendleft(reversed(again))

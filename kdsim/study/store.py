@@ -175,6 +175,7 @@ class Store:
     def set_aside(self, damage: Damaged) -> str:
         """Move a damaged file or folder to DIR/damaged, under a name of its own. Returns a line that says so."""
         folder = self.root / DAMAGED
+        _require_no_link(folder)
         with storing(folder):
             folder.mkdir(exist_ok=True)
             number = 0
@@ -316,10 +317,14 @@ class Store:
     def _sign(self, digest: str, info: dict[str, Any]) -> None:
         """Bring a cell without checksums up to this version."""
         folder = self.cell_folder(digest)
-        sums = {file.name: sha256(file.read_bytes()) for file in sorted(folder.glob("*.parquet"))}
+        _require_no_link(folder)
+        sums = {name: sha256(read_file(folder / name)) for name in sorted(_TABLES) if (folder / name).exists()}
         weights = len(list(folder.glob(WEIGHTS_FILE.replace("{:03d}", "*"))))
-        content = {**info, "schema": STORE_VERSION, "files": sums, "weights": weights}
-        write_bytes(folder / CELL_FILE, _signed_text(content))
+        try:
+            text = _signed_text({**info, "schema": STORE_VERSION, "files": sums, "weights": weights})
+        except (ValueError, RecursionError) as error:  # a number that strict JSON has not
+            raise self._damaged(digest, f"{CELL_FILE}: {_brief(error)}") from None
+        write_bytes(folder / CELL_FILE, text)
 
     def read_weights(self, digest: str) -> tuple[TrainedNetwork, ...]:
         """The trained networks of a finished training, one a replica.
@@ -530,8 +535,9 @@ def _read_json(file: Path, keys: dict[str, Any], advice: str, whole: Path) -> di
     for key, kind in keys.items():
         if not isinstance(info[key], kind):
             raise Damaged(f"{advice} ({file.name}: {key} = {info[key]!r:.60})", whole)
-    if unknown := sorted(info["files"].keys() - _TABLES) if "files" in keys else []:
-        raise Damaged(f"{advice} ({file.name}: files has {', '.join(unknown):.60})", whole)
+    sums = info["files"] if "files" in keys else {}
+    if wrong := sorted(name for name, found in sums.items() if name not in _TABLES or not isinstance(found, str)):
+        raise Damaged(f"{advice} ({file.name}: files has {', '.join(wrong):.60})", whole)
     return info
 
 

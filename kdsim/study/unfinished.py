@@ -87,11 +87,11 @@ class Unfinished:
             raise _damaged(file, error) from None
         if not isinstance(content, dict) or not is_intact(content):
             raise Damaged(f"plan {file} is truncated or altered: delete it to start over", file)
-        try:
-            cells, limit = tuple(map(str, content["cells"])), int(content["block_replicas"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(file, error) from None
-        return Plan(file.name.removesuffix(PLAN), cells, limit)
+        cells, limit = content.get("cells"), content.get("block_replicas")
+        names = isinstance(cells, list) and cells and all(isinstance(digest, str) for digest in cells)
+        if not names or type(limit) is not int or limit < 1:
+            raise Damaged(f"plan {file} has no cells, or no size of a block: delete it to start over", file)
+        return Plan(file.name.removesuffix(PLAN), tuple(cells), limit)
 
     def has_plan(self, pack: str) -> bool:
         """Whether there is one of that digest."""
@@ -107,12 +107,16 @@ class Unfinished:
         """File of the state of a pack, or of a block of it."""
         return self.folder / f"{key}.pt"
 
-    def write_state(self, key: str, state: State, seconds: float) -> None:
-        """Save the state of a running block, and the time that it took so far."""
-        write_checked(self.state_file(key), {"key": key, "state": dict(vars(state)), "seconds": seconds})
+    def write_state(self, key: str, engine: str, state: State, seconds: float) -> None:
+        """Save the state of a block that runs on an engine, and the time that it took so far."""
+        content = {"key": key, "engine": engine, "state": dict(vars(state)), "seconds": seconds}
+        write_checked(self.state_file(key), content)
 
-    def read_state(self, key: str) -> tuple[State | None, float]:
+    def read_state(self, key: str, engine: str | None) -> tuple[State | None, float]:
         """The state in which a block was left and the seconds that it had taken; (None, 0.0) if there is none.
+
+        Args:
+            engine: that is to go on with it: another one would take it as well, and give other bits; None is any.
 
         Raises:
             Damaged: there is one that cannot be used.
@@ -120,9 +124,12 @@ class Unfinished:
         file = self.state_file(key)
         if not file.exists():
             return None, 0.0
-        content = _read(file, key)
+        content = _read(file, key, engine)
         try:
-            return State(**content["state"]), float(content["seconds"])
+            state = State(**content["state"])
+            if type(state.step) is not int or state.step < 0:
+                raise TypeError(f"step is {state.step!s:.40}")
+            return state, float(content["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
 
@@ -130,14 +137,16 @@ class Unfinished:
         """File of a finished block."""
         return self.folder / f"{key}.done.pt"
 
-    def write_block(self, key: str, record: Record, parameters: torch.Tensor | None, seconds: float) -> None:
-        """Keep a finished block of a pack that has several, until its cell is stored."""
+    def write_block(
+        self, key: str, engine: str, record: Record, parameters: torch.Tensor | None, seconds: float
+    ) -> None:
+        """Keep a finished block until the cells of its pack are stored."""
         content: dict[str, Any] = {"record": dict(vars(record)), "parameters": parameters, "seconds": seconds}
-        write_checked(self.block_file(key), {"key": key, **content})
+        write_checked(self.block_file(key), {"key": key, "engine": engine, **content})
         self.state_file(key).unlink(missing_ok=True)
 
-    def read_block(self, key: str) -> tuple[Record, torch.Tensor | None, float] | None:
-        """What `write_block` kept, or None.
+    def read_block(self, key: str, engine: str) -> tuple[Record, torch.Tensor | None, float] | None:
+        """What `write_block` kept of a block on that engine, or None.
 
         Raises:
             Damaged: there is one that cannot be used.
@@ -145,7 +154,7 @@ class Unfinished:
         file = self.block_file(key)
         if not file.exists():
             return None
-        content = _read(file, key)
+        content = _read(file, key, engine)
         try:
             parameters = content["parameters"]
             if parameters is not None and not isinstance(parameters, torch.Tensor):
@@ -212,11 +221,13 @@ def release(lock: BaseFileLock) -> None:
     lock.release()
 
 
-def _read(file: Path, key: str) -> dict[str, Any]:
-    """Content of a state or block, which must be that of this key."""
+def _read(file: Path, key: str, engine: str | None) -> dict[str, Any]:
+    """Content of a state or block, which must be that of this key and, unless None, of this engine."""
     content = read_checked(file)
-    if content.get("key") != key:
-        raise Damaged(f"{file} is of {content.get('key')!s:.40}, not of {key}: delete it to start over", file)
+    for name, own in (("key", key), ("engine", engine)):
+        found = content.get(name)
+        if own is not None and not (isinstance(found, str) and found == own):
+            raise Damaged(f"{file} is of {name} {found!s:.40}, not of {own}: delete it to start over", file)
     return content
 
 

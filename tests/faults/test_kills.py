@@ -74,7 +74,7 @@ def killed_at_each(study: Study, folder: Path, options: dict[str, Any], every: i
 @pytest.mark.parametrize(
     ("study", "options", "every"),
     [
-        (FaultSimulations("cpu_fused", seeds=(0,)), {}, 3),
+        (FaultSimulations("cpu_fused", seeds=(0,)), {}, 5),
         (BLOCKS, CHUNKS, 20),
         (FaultTrainings(), {}, 10),
     ],

@@ -1,4 +1,4 @@
-"""What runs on the workers of a cluster is what runs here, bit for bit, whatever happens to the workers."""
+"""What runs on the workers of a cluster is what runs here, bit for bit. Lost workers: tests/faults/test_kills.py."""
 
 from __future__ import annotations
 
@@ -219,41 +219,12 @@ def _under_way(process: subprocess.Popen[str], out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_worker_changes_nothing(tmp_path: Path) -> None:
-    """Three packs, two workers, one of which is killed while it computes."""
-    process = _start(tmp_path / "killed")
-    while len(_workers(process)) < 2 or not list((tmp_path / "killed" / "partial").glob("*.lock")):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    time.sleep(1)
-    _workers(process)[0].kill()
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 0 and "Traceback" not in error, error
-    study = Tiny(steps=40_000)
-    runner.run(study, tmp_path / "here", block_replicas=8)
-    # The study file is another module there, with other digests: by the order of its cells.
-    theirs = [row["cell"] for row in runner.run(_as_file(study), tmp_path / "killed").rows]
-    ours = [digest(cell) for cell in study.cells()]
-    for mine, other in zip(ours, theirs, strict=True):
-        a, b = Store(tmp_path / "here").read_cell(mine), Store(tmp_path / "killed").read_cell(other)
-        assert a.curves.equals(b.curves) and a.replicas.equals(b.replicas)
-
-
-def _as_file(study: Tiny) -> Tiny:
-    """The same study from the file, as the command line loads it."""
-    from kdsim.study.loading import load
-
-    return load(str(TINY), {}, {"steps": str(study.steps)})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_to_the_whole_group(tmp_path: Path, number: signal.Signals) -> None:
-    """As from a terminal or a batch system: workers leave them to the process that runs the study."""
+def test_a_signal_to_the_whole_group(tmp_path: Path) -> None:
+    """As from a terminal or a batch system: workers leave it to the process that runs the study."""
     process = _start(tmp_path / "out", "--engine", "torch", "--replicas", "600")
     _under_way(process, tmp_path / "out")
     workers = _workers(process)
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on from there" in error.splitlines()[-1], error
     assert "Traceback" not in error
