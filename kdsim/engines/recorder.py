@@ -338,19 +338,27 @@ _REPLICA_AXIS = {"tail_mean": 1, "tail_std": 0, "diverged_at": 0, "mean_error": 
 
 
 def join(records: Iterable[Record], replicas: int) -> Record:
-    """The records of successive blocks, of so many replicas together, as one; blocks are read one after the other."""
+    """The records of successive blocks, of so many replicas together, as one; blocks are read one after the other.
+
+    Raises:
+        ConfigError: they do not record the same, or are of more or fewer replicas.
+    """
     whole, first = None, 0
     for part in records:
         if whole is None:
             whole = _with_room(part, replicas)
         block = slice(first, first + part.diverged_at.numel())
         first = block.stop
+        if first > replicas or part.curves.keys() != whole.curves.keys() or not torch.equal(part.steps, whole.steps):
+            raise ConfigError("the stored blocks are not of one run: delete them to start over")
         target = whole.replicas(block)  # views
         for metric, values in part.curves.items():
             target.curves[metric].copy_(values)
         for name in _REPLICA_AXIS:
             if (values := getattr(part, name)) is not None:
                 getattr(target, name).copy_(values)
+    if first != replicas:  # there is no number for the others
+        raise ConfigError(f"the stored blocks are of {first} replicas, not of {replicas}: delete them to start over")
     return whole
 
 

@@ -9,7 +9,6 @@ A worker does one task at a time, on as many threads as it was given.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import pickle
@@ -17,12 +16,10 @@ import queue
 import signal
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +31,8 @@ from kdsim.config import ConfigError
 from kdsim.engines import AUTO, ENGINES, Choice
 from kdsim.files import sweep, temporary_beside
 from kdsim.study.base import Cell
-from kdsim.study.executors import Executor, ExecutorGone, Failed, Outcome, Task, failed, outcome
-from kdsim.study.loading import import_study_file
+from kdsim.study.dask_worker import DATA_DIR, Sent, choice_on_worker, other_kdsim, pack_bytes, run_task, tell_to_stop
+from kdsim.study.executors import Executor, ExecutorGone, Failed, Outcome, Task, failed
 from kdsim.study.packs import choice_of
 from kdsim.study.provenance import source_digest, versions
 
@@ -46,8 +43,8 @@ BLOCK_REPLICAS = 1024
 """Replicas of a pack, unless one cell has more: small enough that a study has work for many workers."""
 PREFETCH = 2
 """Tasks for each worker at a time: the next one lies ready when one ends."""
-REPORT_SECONDS = 1.0
-"""Time between two words of a task about its progress, and between two looks at what workers there are."""
+LOOK_SECONDS = 1.0
+"""Time between two looks at what workers there are."""
 PATIENCE_SECONDS = 10.0
 """Time in which a scheduler must answer."""
 LOCAL = {
@@ -57,7 +54,6 @@ LOCAL = {
     "distributed.worker.profile.enabled": False,
 }
 """Settings of local clusters: without them the library's logs and profiles of tasks grow for an hour or more."""
-DATA_DIR = "KDSIM_DATA"
 GPU = "GPU"
 """Resource that tasks on a GPU ask for."""
 
@@ -86,8 +82,9 @@ class OnDask(Executor):
     @property
     def slots(self) -> int:
         """Tasks that it takes at a time: more when more workers are there."""
-        if time.monotonic() - self._looked > REPORT_SECONDS:
-            self._looked, self._workers = time.monotonic(), len(self.client.nthreads())
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            with self._reached():
+                self._looked, self._workers = time.monotonic(), len(self.client.nthreads())
         return PREFETCH * max(self._workers, 1)
 
     def check(self, cells: Sequence[Any]) -> None:
@@ -98,14 +95,14 @@ class OnDask(Executor):
         if not self.client.nthreads():
             self.note("no worker is there yet: waiting for the first")
             while not self.client.nthreads():
-                time.sleep(REPORT_SECONDS)
+                time.sleep(LOOK_SECONDS)
         if any(_device(cell).startswith("cuda") for cell in cells) and not self._gpus():
             advice = 'start workers with --resources "GPU=1"'
             raise ConfigError(f"device = 'cuda' is not available on any worker: {advice}")
         ours, found = versions(), self.client.run(versions, on_error="ignore")  # a worker may die meanwhile
         for worker, theirs in found.items():
             if theirs["source_sha256"] != ours["source_sha256"]:
-                raise ConfigError(_other_kdsim(worker))
+                raise ConfigError(other_kdsim(worker))
         libraries = {name for name in ours for theirs in found.values() if theirs.get(name) != ours[name]} - {"threads"}
         if libraries:
             self.note(f"workers have another {', '.join(sorted(libraries))}: results agree to rounding only")
@@ -128,7 +125,7 @@ class OnDask(Executor):
         """The engine of a cell; of one on a GPU a worker that has one says it."""
         if not cell.device.startswith("cuda"):
             return choice_of(cell)
-        chosen = self.client.submit(_choice, pack_bytes(cell), resources={GPU: 1}, pure=False).result()
+        chosen = self.client.submit(choice_on_worker, pack_bytes(cell), resources={GPU: 1}, pure=False).result()
         if isinstance(chosen, Failed):
             raise ConfigError(chosen.line)
         return chosen
@@ -145,9 +142,9 @@ class OnDask(Executor):
             choose_gpu=on_gpu and self.is_local,
             data_dir=os.environ.get(DATA_DIR),
         )
-        future = self.client.submit(
-            run_task, sent, pack_bytes(task), resources={GPU: 1} if on_gpu else None, pure=False, priority=-number
-        )
+        data, resources = pack_bytes(task), {GPU: 1} if on_gpu else None
+        with self._reached():
+            future = self.client.submit(run_task, sent, data, resources=resources, pure=False, priority=-number)
         self._futures[number] = future
         future.add_done_callback(lambda _: self._events.put((number, None)))
 
@@ -155,9 +152,10 @@ class OnDask(Executor):
         """Pass reports on until a task ends or the time is over."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            if self.stop() and time.monotonic() - self._told > REPORT_SECONDS:  # again: workers may have come
+            if self.stop() and time.monotonic() - self._told > LOOK_SECONDS:  # again: workers may have come
                 self._told = time.monotonic()
-                self.client.run(tell_to_stop, self._token, wait=False, on_error="ignore")
+                with self._reached():
+                    self.client.run(tell_to_stop, self._token, wait=False, on_error="ignore")
             try:
                 number, done = self._events.get(timeout=left)
             except queue.Empty:
@@ -178,10 +176,23 @@ class OnDask(Executor):
             return Outcome(Failed(why, user_error=False), 0.0)
         except Exception as error:  # whatever the cluster has to say
             if future.cancelled():
-                raise ExecutorGone(f"the scheduler at {self._address} is gone") from None
+                raise self._gone() from None
             return Outcome(failed(error), 0.0)
         finally:
             future.release()
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Within the block a scheduler that does not answer is `ExecutorGone`."""
+        try:
+            yield
+        except Exception as error:  # what the library raises depends on how far it is with closing
+            if isinstance(error, OSError) or self.client.status != "running":
+                raise self._gone() from None
+            raise
+
+    def _gone(self) -> ExecutorGone:
+        return ExecutorGone(f"the scheduler at {self._address} is gone")
 
     def _gpus(self) -> int:
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
@@ -300,47 +311,6 @@ def _local_worker() -> Any:
     return LeaveSignals()
 
 
-# What travels -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sent:
-    """What goes with a task.
-
-    Attributes:
-        token: of the run.
-        number: of the task.
-        study_files: paths of the files that define its classes, see `kdsim.study.loading`.
-        source: SHA-256 of the kdsim that sends it.
-        slice_seconds: see `Executor.begin`.
-        choose_gpu: whether the worker takes the GPU of its own number.
-        data_dir: folder of real images, or None.
-    """
-
-    token: str
-    number: int
-    study_files: tuple[str, ...]
-    source: str
-    slice_seconds: float
-    choose_gpu: bool
-    data_dir: str | None
-
-
-def pack_bytes(value: Any) -> bytes:
-    """A value as bytes. Of a tensor that shows a part of another only that part travels."""
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):
-        def reducer_override(self, item: Any) -> Any:
-            if isinstance(item, torch.Tensor) and item.untyped_storage().nbytes() > item.nbytes:
-                return item.clone().__reduce_ex__(pickle.DEFAULT_PROTOCOL)
-            return super().reducer_override(item)
-
-    stream = io.BytesIO()
-    Pickler(stream, protocol=pickle.DEFAULT_PROTOCOL).dump(value)
-    return stream.getvalue()
-
-
 def _study_files() -> tuple[str, ...]:
     """Those that this process has imported."""
     names = [name for name in sys.modules if name.startswith(config.STUDY_MODULE)]
@@ -351,59 +321,3 @@ def _device(cell: Any) -> str:
     """Where a cell runs."""
     training = getattr(cell, "training", cell)
     return getattr(training, "device", "cpu")
-
-
-def _other_kdsim(worker: str) -> str:
-    return f"worker {worker} has another kdsim than this process: install the same version on all machines"
-
-
-# On a worker ------------------------------------------------------------------------------------
-
-_stopped: set[str] = set()
-"""Tokens of runs that were told to stop."""
-_busy = threading.Lock()
-
-
-async def tell_to_stop(token: str) -> None:
-    """All tasks of a run on this worker end at their next chunk. A coroutine, since only for such nobody waits."""
-    _stopped.add(token)
-
-
-def run_task(sent: Sent, data: bytes) -> bytes:
-    """Run a task on a worker. Returns an `Outcome`."""
-    from distributed import get_worker
-
-    worker = get_worker()
-    spoken = float("-inf")
-
-    def report(done: int) -> None:
-        nonlocal spoken
-        if time.monotonic() - spoken > REPORT_SECONDS:
-            spoken = time.monotonic()
-            worker.log_event(sent.token, [sent.number, done])
-
-    with _busy:
-        torch.set_num_threads(worker.state.nthreads)
-        if sent.data_dir is not None:
-            os.environ[DATA_DIR] = sent.data_dir
-        if sent.choose_gpu:
-            torch.cuda.set_device(int(worker.name) % torch.cuda.device_count())
-        try:
-            if source_digest() != sent.source:
-                raise ConfigError(_other_kdsim(worker.address))
-            for file in sent.study_files:
-                import_study_file(Path(file))
-            task = pickle.loads(data)
-        except Exception as error:
-            found = Outcome(failed(error), 0.0)
-        else:
-            found = outcome(task, report, lambda: sent.token in _stopped, sent.slice_seconds)
-    return pack_bytes(found)
-
-
-def _choice(data: bytes) -> Choice | Failed:
-    """The engine of a cell, on a worker."""
-    try:
-        return choice_of(pickle.loads(data))
-    except ConfigError as error:
-        return failed(error)

@@ -9,6 +9,7 @@ DIR/partial/<digest>.lock               held by the process that runs the pack o
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,8 @@ from kdsim.untrusted import read_file
 PLAN = ".plan.json"
 POLL_SECONDS = 0.2
 """Time between two looks at a lock that another process holds."""
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+"""What file systems say that have no locks, as NFS without its daemon."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,8 @@ class Unfinished:
         """The lock of a pack, training or teacher, to be given to `release`; None if another holds it.
 
         Nothing depends on locks but the time that two processes would spend on the same work: whatever they write is
-        the same, and is renamed into place. So the file may be removed while it is held.
+        the same, and is renamed into place. So the file may be removed while it is held, and a file system without
+        locks is as one on which nobody holds any.
         """
         lock = FileLock(self.folder / f"{name}.lock", timeout=0, thread_local=False)
         with storing(self.folder):
@@ -197,6 +201,9 @@ class Unfinished:
                 lock.acquire()
             except Timeout:  # which is an OSError
                 return None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
         return lock
 
     def sweep(self, is_stored: Callable[[str], bool]) -> None:

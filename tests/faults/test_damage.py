@@ -22,6 +22,7 @@ from kdsim.study import executors, packs, runner
 from kdsim.study.base import Computed, Study
 from kdsim.study.runner import Interrupted, RunResult
 from kdsim.study.store import Store, read_study
+from kdsim.study.trainings import Training
 from kdsim.trainer import StudentTrainer
 
 SIMULATED = FaultSimulations("autograd", steps=6000, replicas=20, seeds=(0,))
@@ -306,6 +307,30 @@ def test_a_cell_of_a_later_version_is_refused_by_name(tmp_path: Path, undisturbe
 
 
 # Memory -----------------------------------------------------------------------------------------
+
+
+def test_a_teacher_that_is_set_aside_and_fails_then_is_a_failure(
+    tmp_path: Path, undisturbed: dict[Study, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted as stored when the run began."""
+    shutil.copytree(undisturbed[TRAINED], tmp_path / "out")
+    base, student, *_ = TRAINED.cells()
+    store, train = Store(tmp_path / "out"), Training.run
+    shutil.rmtree(store.cell_folder(digest(student)))
+    shutil.rmtree(store.root / "teachers")
+    weights = store.cell_folder(digest(base)) / "weights-000.pt"
+    weights.write_bytes(weights.read_bytes()[:-9])
+
+    def fails(self: Training, *arguments: Any) -> Any:
+        if self.trainer == base:
+            raise ConfigError("no luck today")
+        return train(self, *arguments)
+
+    monkeypatch.setattr(Training, "run", fails)
+    result = run(TRAINED, tmp_path / "out", repair=True)
+    assert len(result.rows) == 2 and len(result.failures) == 2
+    assert "no luck today" in result.failures[0] and "it failed before" in result.failures[1]
+
 
 NO_MEMORY = {
     "numpy": MemoryError("Unable to allocate 3.00 TiB for an array with shape (9,) and data type float64"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,8 @@ import pytest
 from tiny_study import Tiny
 
 from kdsim.config import ConfigError
-from kdsim.study import packs, runner
+from kdsim.engines.recorder import join
+from kdsim.study import packs, runner, work
 from kdsim.study.executors import Walk
 from kdsim.study.store import PARTIAL, read_study
 from kdsim.supervision import Exact, OneHot
@@ -87,3 +89,19 @@ def test_a_million_replicas_need_less_than_two_gib():
     cell = NoiseSweep(replicas=1_000_000).cells()[0]
     pack = packs.packs([cell])[0]
     assert 0.5 < pack.memory(cell.problem.population(0)) / 2**30 < 2
+
+
+@pytest.mark.parametrize("change", ["a curve less", "a block less", "other steps"])
+def test_blocks_of_other_runs_are_not_joined(change: str) -> None:
+    """Where one says nothing, the whole would have whatever lay in memory."""
+    (pack,) = packs.packs(Tiny(steps=20).cells()[:1], 5)
+    found = [work.walk(pack, number, None, None).record for number in range(len(pack.blocks()))]
+    assert len(found) > 1 and join(iter(found), pack.replicas).diverged_at.numel() == pack.replicas
+    if change == "a curve less":
+        found[-1].curves.popitem()
+    elif change == "a block less":
+        found.pop()
+    else:
+        found[-1] = replace(found[-1], steps=found[-1].steps + 1)
+    with pytest.raises(ConfigError, match="delete them to start over"):
+        join(iter(found), pack.replicas)

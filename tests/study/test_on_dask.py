@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import psutil
 import pytest
 import torch
 from distributed import Client, LocalCluster
+from distributed.comm import CommClosedError
 from tiny_study import Tiny
 
 from kdsim.cli import main
@@ -24,8 +26,10 @@ from kdsim.data import KnownPoints
 from kdsim.problems import SoftmaxLinear
 from kdsim.study import on_dask, runner
 from kdsim.study.base import Study
-from kdsim.study.executors import Failed
+from kdsim.study.dask_worker import Sent, pack_bytes, run_task
+from kdsim.study.executors import ExecutorGone, Failed, Walk
 from kdsim.study.on_dask import OnDask
+from kdsim.study.packs import packs
 from kdsim.study.runner import Interrupted, Progress
 from kdsim.study.store import CURVES_FILE, REPLICAS_FILE, Store
 from kdsim.teachers import Deterministic
@@ -157,15 +161,30 @@ def test_a_worker_of_another_kdsim_is_refused(
         runner.run(Tiny(), tmp_path, executor=executor)
     monkeypatch.undo()
     monkeypatch.setattr(OnDask, "check", lambda self, cells: None)
-    sent = on_dask.Sent("token", 1, (), "other source", 1.0, False, None)
-    found = on_dask.pickle.loads(executor.client.submit(on_dask.run_task, sent, b"", pure=False).result())
+    sent = Sent("token", 1, (), "other source", 1.0, False, None)
+    found = pickle.loads(executor.client.submit(run_task, sent, b"", pure=False).result())
     assert isinstance(found.result, Failed) and "has another kdsim" in found.result.line and found.result.user_error
+
+
+def test_a_lost_scheduler_is_one_line(monkeypatch: pytest.MonkeyPatch, executor: OnDask) -> None:
+    """Wherever it is noticed first, which is a matter of chance."""
+
+    def closed(*arguments: object, **options: object) -> None:
+        raise CommClosedError("closed")
+
+    (pack,) = packs(Tiny().cells()[:1])
+    executor.begin(lambda number, done: None, lambda: True, 1.0)
+    for name in ("nthreads", "run", "submit"):
+        monkeypatch.setattr(executor.client, name, closed)
+    for step in (lambda: executor.slots, lambda: executor.wait(1.0), lambda: executor.submit(1, Walk(pack, 0, None))):
+        with pytest.raises(ExecutorGone, match=r"the scheduler at .* is gone"):
+            step()
 
 
 def test_only_the_part_of_a_tensor_travels_that_is_shown() -> None:
     whole = torch.zeros(100_000)
-    assert len(on_dask.pack_bytes(whole[:3])) < 2_000 < 400_000 < len(on_dask.pack_bytes(whole))
-    assert on_dask.pickle.loads(on_dask.pack_bytes({"a": whole[:3]}))["a"].tolist() == [0, 0, 0]
+    assert len(pack_bytes(whole[:3])) < 2_000 < 400_000 < len(pack_bytes(whole))
+    assert pickle.loads(pack_bytes({"a": whole[:3]}))["a"].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

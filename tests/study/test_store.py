@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -14,10 +15,21 @@ import torch
 from kdsim.config import ConfigError
 from kdsim.engines.base import State
 from kdsim.engines.recorder import METRICS, Record
-from kdsim.files import Damaged, signed
+from kdsim.files import Damaged, StorageError, signed
 from kdsim.study.rows import bound_curve, flat_row, json_ready
-from kdsim.study.store import CELL_FILE, CURVES_FILE, STORE_VERSION, STUDY_FILE, Store, json_text, read_study
+from kdsim.study.store import (
+    CELL_FILE,
+    CURVES_FILE,
+    REPLICAS_FILE,
+    STORE_VERSION,
+    STUDY_FILE,
+    UNSIGNED,
+    Store,
+    json_text,
+    read_study,
+)
 from kdsim.study.tables import curves_table, replicas_table
+from kdsim.study.unfinished import release
 
 INFO = {"cell": {"class": "Cell"}, "summary": {}, "prediction": {"mu": 1.0}, "measurement": {"floor": math.inf}}
 CURVES = pd.DataFrame({"step": [0, 5], "dist_sq_mean": [2.0, math.nan]})
@@ -94,21 +106,102 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, blocked: str
 
 def test_partial_state_comes_back_bit_for_bit(store: Store) -> None:
     state = State(7, torch.rand(2, 3, 4), {"sum": torch.rand(2, dtype=torch.float64)})
-    store.unfinished.write_state("p", state, 1.5)
-    read, seconds = store.unfinished.read_state("p")
+    store.unfinished.write_state("p", "torch", state, 1.5)
+    read, seconds = store.unfinished.read_state("p", "torch")
     assert read is not None and read.step == 7 and seconds == 1.5
     for name, value in vars(state).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(getattr(read, name), value)
     assert torch.equal(read.recorder["sum"], state.recorder["sum"])
     store.unfinished.forget("p", ["p"])
-    assert store.unfinished.read_state("p") == (None, 0.0)
+    assert store.unfinished.read_state("p", "torch") == (None, 0.0)
 
 
 def test_a_damaged_partial_state_is_refused_with_advice(store: Store) -> None:
     store.unfinished.state_file("p").write_bytes(b"PK")
     with pytest.raises(Damaged, match=r"p\.pt is not a file of kdsim.* delete it"):
-        store.unfinished.read_state("p")
+        store.unfinished.read_state("p", "torch")
+
+
+def test_another_engine_does_not_go_on_with_a_state(store: Store) -> None:
+    store.unfinished.write_state("p", "torch", State(7, torch.rand(2, 3, 4), {}), 1.5)
+    with pytest.raises(Damaged, match=r"p\.pt is of engine torch, not of autograd: delete it"):
+        store.unfinished.read_state("p", "autograd")
+
+
+def test_a_state_without_a_step_is_refused(store: Store) -> None:
+    store.unfinished.write_state("p", "torch", State("x", torch.rand(2, 3, 4), {}), 1.5)
+    with pytest.raises(Damaged, match="step is x"):
+        store.unfinished.read_state("p", "torch")
+
+
+@pytest.mark.parametrize(
+    "content", [{"cells": [], "block_replicas": 5}, {"cells": ["a"], "block_replicas": 0}, {"block_replicas": 5}]
+)
+def test_a_plan_of_nothing_is_refused(store: Store, content: dict) -> None:
+    store.unfinished.plan_file("p").write_text(json.dumps(signed(content)))
+    with pytest.raises(Damaged, match=r"p\.plan\.json has no cells, or no size of a block: delete it"):
+        list(store.unfinished.plans())
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_used_without(store: Store, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refused(file: int, operation: int) -> None:
+        raise OSError(code, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    locks = [store.unfinished.lock("p") for _ in range(2)]
+    for lock in locks:
+        assert lock is not None
+        release(lock)
+    assert not list(store.unfinished.folder.iterdir())
+
+
+def test_checksums_that_are_no_texts_are_refused(store: Store) -> None:
+    folder = _bare_cell(store.root / "cells" / "c", schema=STORE_VERSION, files={CURVES_FILE: 5}, weights=0)
+    text = json.loads((folder / CELL_FILE).read_text())
+    (folder / CELL_FILE).write_text(json.dumps(signed(text)))
+    with pytest.raises(Damaged, match=rf"files has {CURVES_FILE}"):
+        store.check_cell("c")
+
+
+def test_checksums_are_added_to_own_files_only(store: Store, tmp_path: Path) -> None:
+    folder = _bare_cell(store.root / "cells" / "c", schema=UNSIGNED)
+    (folder / "notes.parquet").write_bytes((folder / CURVES_FILE).read_bytes())
+    store.check_cell("c")
+    assert store.check_cell("c")["files"].keys() == {CURVES_FILE, REPLICAS_FILE}
+    outside = _bare_cell(tmp_path / "c", schema=UNSIGNED)
+    before = (outside / CELL_FILE).read_bytes()
+    (store.root / "cells" / "linked").symlink_to(outside)
+    (outside / CELL_FILE).write_bytes(before.replace(b'"c"', b'"linked"'))
+    before = (outside / CELL_FILE).read_bytes()
+    assert store.check_cell("linked")["schema"] == UNSIGNED
+    assert (outside / CELL_FILE).read_bytes() == before
+
+
+def test_a_number_that_strict_json_has_not_is_damage(store: Store) -> None:
+    _bare_cell(store.root / "cells" / "c", schema=UNSIGNED, summary={"a": float("inf")})
+    with pytest.raises(Damaged, match="ValueError"):
+        store.check_cell("c")
+
+
+def test_nothing_is_set_aside_through_a_link(store: Store, tmp_path: Path) -> None:
+    folder = _bare_cell(store.root / "cells" / "c", schema=UNSIGNED)
+    (tmp_path / "elsewhere").mkdir()
+    (store.root / "damaged").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="is a link"):
+        store.set_aside(Damaged("damaged", folder))
+    assert folder.is_dir() and not list((tmp_path / "elsewhere").iterdir())
+
+
+def _bare_cell(folder: Path, **content: object) -> Path:
+    """A cell whose tables have one row, and of which cell.json says this."""
+    folder.mkdir(parents=True)
+    for name in (CURVES_FILE, REPLICAS_FILE):
+        pd.DataFrame({"step": [1]}).to_parquet(folder / name)
+    empty = {key: {} for key in ("cell", "summary", "prediction", "measurement")}
+    (folder / CELL_FILE).write_text(json.dumps({"digest": folder.name, **empty, **content}))
+    return folder
 
 
 def test_a_folder_without_a_study_says_what_there_is(store: Store) -> None:

@@ -1,0 +1,120 @@
+"""What travels between a study and the workers of its cluster, and what a worker does with it."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdsim.config import ConfigError
+from kdsim.engines import Choice
+from kdsim.study.executors import Failed, Outcome, failed, outcome
+from kdsim.study.loading import import_study_file
+from kdsim.study.packs import choice_of
+from kdsim.study.provenance import source_digest
+
+REPORT_SECONDS = 1.0
+"""Time between two words of a task about its progress."""
+DATA_DIR = "KDSIM_DATA"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What goes with a task.
+
+    Attributes:
+        token: of the run.
+        number: of the task.
+        study_files: paths of the files that define its classes, see `kdsim.study.loading`.
+        source: SHA-256 of the kdsim that sends it.
+        slice_seconds: see `Executor.begin`.
+        choose_gpu: whether the worker takes the GPU of its own number.
+        data_dir: folder of real images, or None.
+    """
+
+    token: str
+    number: int
+    study_files: tuple[str, ...]
+    source: str
+    slice_seconds: float
+    choose_gpu: bool
+    data_dir: str | None
+
+
+def pack_bytes(value: Any) -> bytes:
+    """A value as bytes. Of a tensor that shows a part of another only that part travels."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, item: Any) -> Any:
+            if isinstance(item, torch.Tensor) and item.untyped_storage().nbytes() > item.nbytes:
+                return item.clone().__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+            return super().reducer_override(item)
+
+    stream = io.BytesIO()
+    Pickler(stream, protocol=pickle.DEFAULT_PROTOCOL).dump(value)
+    return stream.getvalue()
+
+
+def other_kdsim(worker: str) -> str:
+    """What is said of a worker whose source is another."""
+    return f"worker {worker} has another kdsim than this process: install the same version on all machines"
+
+
+# On a worker ------------------------------------------------------------------------------------
+
+_stopped: set[str] = set()
+"""Tokens of runs that were told to stop."""
+_busy = threading.Lock()
+
+
+async def tell_to_stop(token: str) -> None:
+    """All tasks of a run on this worker end at their next chunk. A coroutine, since only for such nobody waits."""
+    _stopped.add(token)
+
+
+def run_task(sent: Sent, data: bytes) -> bytes:
+    """Run a task on a worker. Returns an `Outcome`."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    spoken = float("-inf")
+
+    def report(done: int) -> None:
+        nonlocal spoken
+        if time.monotonic() - spoken > REPORT_SECONDS:
+            spoken = time.monotonic()
+            worker.log_event(sent.token, [sent.number, done])
+
+    with _busy:
+        torch.set_num_threads(worker.state.nthreads)
+        if sent.data_dir is not None:
+            os.environ[DATA_DIR] = sent.data_dir
+        if sent.choose_gpu:
+            torch.cuda.set_device(int(worker.name) % torch.cuda.device_count())
+        try:
+            if source_digest() != sent.source:
+                raise ConfigError(other_kdsim(worker.address))
+            for file in sent.study_files:
+                import_study_file(Path(file))
+            task = pickle.loads(data)
+        except Exception as error:
+            found = Outcome(failed(error), 0.0)
+        else:
+            found = outcome(task, report, lambda: sent.token in _stopped, sent.slice_seconds)
+    return pack_bytes(found)
+
+
+def choice_on_worker(data: bytes) -> Choice | Failed:
+    """The engine of a cell, on a worker."""
+    try:
+        return choice_of(pickle.loads(data))
+    except ConfigError as error:
+        return failed(error)
