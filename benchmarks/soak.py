@@ -44,6 +44,7 @@ from kdsim.studies import NoiseSweep
 from kdsim.study import runner
 from kdsim.study.executors import Finish, Walk
 from kdsim.study.local import Local
+from kdsim.study.packs import cells_of
 from kdsim.study.store import Store
 from kdsim.study.unfinished import Unfinished
 
@@ -321,7 +322,7 @@ def soak(kills: int, executor: str, workers: int, seed: int, folder: Path) -> di
         "study": NoiseSweep.name,
         "settings": SETTINGS,
         "block_replicas": BLOCK_REPLICAS,
-        "cells": len(study_of().cells()),
+        "cells": len(cells_of(study_of())),
         "undisturbed_seconds": found.undisturbed_seconds,
         "seconds": time.monotonic() - started,
         "kills": found.kills,
@@ -332,7 +333,7 @@ def soak(kills: int, executor: str, workers: int, seed: int, folder: Path) -> di
             "mean": sum(found.lost_seconds) / max(len(found.lost_seconds), 1),
             "most": max(found.lost_seconds, default=None),
         },
-        "replica_steps": sum(cell.replicas * cell.sgd.steps for cell in study_of().cells()),
+        "replica_steps": sum(cell.replicas * cell.sgd.steps for cell in cells_of(study_of())),
         "different": found.different,
         "identical": not found.different,
     }

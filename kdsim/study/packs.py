@@ -275,11 +275,15 @@ def _parts(cells: Sequence[Cell], limit: int) -> list[tuple[Cell, ...]]:
 def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher | Computation, ...]:
     """The study's cells, at least one, all of them simulations or none.
 
+    They are made on one thread: a ridge that is a fraction of L would be rounded as the threads are many, and the same
+    study would have other cells on another machine.
+
     Raises:
         ConfigError: there is none, one is no cell, or a study's own `cells` raises.
     """
     try:
-        cells = tuple(study.cells() or ())
+        with one_thread():
+            cells = tuple(study.cells() or ())
     except Exception as error:  # a study file's own code can raise anything
         if isinstance(error, ConfigError) or not config.in_study_file(error):
             raise
