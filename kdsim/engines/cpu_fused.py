@@ -219,8 +219,9 @@ class _Shard:
         self.pull_to, self.centred = pull_to.flatten().numpy(), not pull_to.any().item()
         self.work = scratch(pool, dtype)
         recorder.use(points, self.theta, self.columns)
-        self.sparse = sorted(recorder.sparse_events())
-        self.samples = np.array(sorted(recorder.events - recorder.sparse_events()), np.int64)
+        self.wanted = recorder.sparse_events()
+        self.sparse = sorted(self.wanted)
+        self.samples = np.array(sorted(recorder.events - self.wanted), np.int64)
         flat = (-reference).to(self.grouped.dtype).repeat(len(self.groups.numbers), 1, 1)  # theta = 0
         if found is not None:
             flat[self.columns] = found.error.to(flat.dtype)
@@ -244,4 +245,5 @@ class _Shard:
                 distances.ravel(), self.work,
             )  # fmt: skip
             self.recorder.observe_distances(samples.tolist(), torch.from_numpy(distances)[:, self.columns])
-            self.recorder.observe(last, self.error)
+            if last in self.wanted:  # else the end of a chunk, whose distance may be among the samples
+                self.recorder.observe(last, self.error)
