@@ -238,9 +238,9 @@ def _finish_cost(pack: Pack) -> tuple[float, float | None, str]:
         walked = work.walk(short, 0, None, None)
         wanted = {config.digest(cell) for cell in cells}
         times, found = [], None
-        for seen in work.seen(short, walked.record, walked.parameters, wanted):
+        for seen in work.seen(short, work.Ended(walked.record, walked.parameters, 0.0, walked.marks), wanted):
             started = time.monotonic()
-            (found,) = work.finish(short, [seen], 0.0)
+            (found,) = work.finish(short, [seen], 0.0, walked.marks)
             times.append(time.monotonic() - started)
     except ConfigError as error:
         return 0.0, None, f"theory and measurement of {pack}: {config.error_line(error)}"

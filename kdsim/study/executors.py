@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,13 @@ class Finish:
     """Cells of a pack whose replicas are at their end are to be measured. Gives a list of `work.FinishedCell`.
 
     Attributes:
-        seconds: that the engine took for the pack.
+        seconds, marks: see `work.Ended`.
     """
 
     pack: Pack
     cells: Sequence[work.Seen]
     seconds: float
+    marks: Mapping[str, Any]
 
     device = "cpu"
 
@@ -85,7 +86,7 @@ class Finish:
         self, report: Callable[[int], None], stop: Callable[[], bool], slice_seconds: float
     ) -> list[work.FinishedCell]:
         """Compute it; it takes seconds and is not interrupted."""
-        return work.finish(self.pack, self.cells, self.seconds)
+        return work.finish(self.pack, self.cells, self.seconds, self.marks)
 
 
 @dataclass(frozen=True, eq=False)

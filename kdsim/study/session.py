@@ -13,15 +13,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from filelock import BaseFileLock
-from torch import Tensor
 
 from kdsim import config
 from kdsim.config import ConfigError
-from kdsim.engines.recorder import Record
 from kdsim.files import Damaged, StorageError
 from kdsim.study import work
 from kdsim.study.costs import step_cost
-from kdsim.study.executors import FINISH_CELLS, Executor, Failed, Finish, Job, Outcome, RunJob, Task, Walk
+from kdsim.study.executors import (
+    FINISH_CELLS,
+    Executor,
+    ExecutorGone,
+    Failed,
+    Finish,
+    Job,
+    Outcome,
+    RunJob,
+    Task,
+    Walk,
+    failed,
+)
 from kdsim.study.packs import Pack
 from kdsim.study.store import Store
 from kdsim.study.trainings import Fitting, Training, jobs
@@ -269,12 +279,12 @@ class Session:
             unfinished.write_state(block.key, pack.choice.engine, walked.state, item.spent[task.number])
             item.tasks.appendleft(Walk(pack, task.number, walked.state))
             return
+        ended = work.Ended(walked.record, walked.parameters, item.spent[task.number], walked.marks)
         if len(pack.cells) == len(pack.blocks()) == 1 and not self.told_to_stop.is_set():  # its cell is stored at once
-            self._finish(item, pack, walked.record, walked.parameters, item.spent[0])
+            self._finish(item, pack, ended)
             return
         self._plan(pack)
-        spent = item.spent[task.number]
-        unfinished.write_block(block.key, pack.choice.engine, walked.record, walked.parameters, spent)
+        unfinished.write_block(block.key, pack.choice.engine, ended)
         if not item.tasks and not item.flying:
             self._finish_pack(item, pack)
 
@@ -290,29 +300,24 @@ class Session:
 
     def _finish_pack(self, item: _Item, pack: Pack) -> None:
         """All blocks are on disk: join them, and finish what is wanted."""
-        kept = [block.key for block in pack.blocks()]
-        seconds = 0.0
 
-        def blocks() -> Iterator[tuple[Record, Tensor | None]]:
-            nonlocal seconds
-            for key in kept:
-                if (found := self.store.unfinished.read_block(key, pack.choice.engine)) is None:
+        def blocks() -> Iterator[work.Ended]:
+            for block in pack.blocks():
+                if (found := self.store.unfinished.read_block(block.key, pack.choice.engine)) is None:
                     raise _Forgotten
-                record, parameters, spent = found
-                seconds += spent
-                yield record, parameters
+                yield found
 
         try:
-            record, parameters = work.joined(blocks(), pack.replicas)
+            ended = work.joined(blocks(), pack.replicas)
         except _Forgotten:  # where locks do not work, another process may have stored the cells meanwhile
             self._restart(item)
         else:
-            self._finish(item, pack, record, parameters, seconds)
+            self._finish(item, pack, ended)
 
-    def _finish(self, item: _Item, pack: Pack, record: Record, parameters: Tensor | None, seconds: float) -> None:
-        cells = list(work.seen(pack, record, parameters, item.wanted))
+    def _finish(self, item: _Item, pack: Pack, ended: work.Ended) -> None:
+        cells = list(work.seen(pack, ended, item.wanted))
         for first in range(0, len(cells), FINISH_CELLS):
-            item.tasks.append(Finish(pack, cells[first : first + FINISH_CELLS], seconds))
+            item.tasks.append(Finish(pack, cells[first : first + FINISH_CELLS], ended.seconds, ended.marks))
 
     # Ends
 
@@ -320,11 +325,10 @@ class Session:
         """A step of an item: what it raises is the item's failure, unless nothing can be stored any more."""
         try:
             step()
-        except StorageError:
+        except (StorageError, ExecutorGone):
             raise
-        except ConfigError as error:
-            damaged = error.path if isinstance(error, Damaged) else None
-            self._fail(item, Failed(config.error_line(error), True, damaged))
+        except Exception as error:
+            self._fail(item, failed(error))
 
     def _fail(self, item: _Item, failure: Failed) -> None:
         if failure.no_storage:

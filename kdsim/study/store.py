@@ -39,6 +39,7 @@ from kdsim.files import (
 from kdsim.measure.floors import Measurement
 from kdsim.study.computations import COMPUTATION, computation_row
 from kdsim.study.rows import json_ready, stored_row
+from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE, parquets
 from kdsim.study.training_rows import TEACHER, TRAINING, labelled, training_row
 from kdsim.study.unfinished import Unfinished
 from kdsim.theory.prediction import Prediction
@@ -51,8 +52,7 @@ UNSIGNED = 2
 """The version before, which had no checksums. It is read, and `run` brings it up."""
 
 CELLS, PARTIAL, TEACHERS, DAMAGED = "cells", "partial", "teachers", "damaged"
-CELL_FILE, CURVES_FILE, REPLICAS_FILE = "cell.json", "curves.parquet", "replicas.parquet"
-SPECTRUM_FILE, WEIGHTS_FILE = "spectrum.parquet", "weights-{:03d}.pt"
+CELL_FILE, WEIGHTS_FILE = "cell.json", "weights-{:03d}.pt"
 STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
 TABLE_BYTES, TABLE_GROWTH = 1 << 28, 64
 """A table may unpack to so many bytes, and so many times the length of its file: measurements do not compress well."""
@@ -491,12 +491,6 @@ def _require_no_link(folder: Path) -> None:
     """Refuse a folder that leads out of the results folder: that may come from somebody else."""
     if folder.is_symlink():
         raise StorageError(f"{str(folder)!r} is a link, and is not written to: the results folder itself may be one")
-
-
-def parquets(curves: pd.DataFrame, replicas: pd.DataFrame, spectrum: pd.DataFrame | None = None) -> dict[str, bytes]:
-    """The tables of a cell as files, by their names."""
-    tables = {CURVES_FILE: curves, REPLICAS_FILE: replicas, SPECTRUM_FILE: spectrum}
-    return {name: table.to_parquet(index=False) for name, table in tables.items() if table is not None}
 
 
 def _signed_text(content: dict[str, Any]) -> bytes:

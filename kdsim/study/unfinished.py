@@ -24,6 +24,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from kdsim.engines.base import State
 from kdsim.engines.recorder import Record
 from kdsim.files import Damaged, is_intact, read_checked, signed, storing, write_bytes, write_checked
+from kdsim.study.work import Ended
 from kdsim.untrusted import read_file
 
 PLAN = ".plan.json"
@@ -140,15 +141,14 @@ class Unfinished:
         """File of a finished block."""
         return self.folder / f"{key}.done.pt"
 
-    def write_block(
-        self, key: str, engine: str, record: Record, parameters: torch.Tensor | None, seconds: float
-    ) -> None:
+    def write_block(self, key: str, engine: str, block: Ended) -> None:
         """Keep a finished block until the cells of its pack are stored."""
-        content: dict[str, Any] = {"record": dict(vars(record)), "parameters": parameters, "seconds": seconds}
-        write_checked(self.block_file(key), {"key": key, "engine": engine, **content})
+        content = {"record": dict(vars(block.record)), "parameters": block.parameters, "seconds": block.seconds}
+        marks = json.dumps(block.marks)
+        write_checked(self.block_file(key), {"key": key, "engine": engine, "marks": marks, **content})
         self.state_file(key).unlink(missing_ok=True)
 
-    def read_block(self, key: str, engine: str) -> tuple[Record, torch.Tensor | None, float] | None:
+    def read_block(self, key: str, engine: str) -> Ended | None:
         """What `write_block` kept of a block on that engine, or None.
 
         Raises:
@@ -162,7 +162,10 @@ class Unfinished:
             parameters = content["parameters"]
             if parameters is not None and not isinstance(parameters, torch.Tensor):
                 raise TypeError(f"parameters are {type(parameters).__name__}")
-            return Record(**content["record"]), parameters, float(content["seconds"])
+            marks = json.loads(content["marks"])
+            if not isinstance(marks, dict):
+                raise TypeError(f"marks are {type(marks).__name__}")
+            return Ended(Record(**content["record"]), parameters, float(content["seconds"]), marks)
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,8 +23,7 @@ from kdsim.study.base import Cell
 from kdsim.study.packs import KEPT_POOLS, Pack, Prepared
 from kdsim.study.provenance import stamp
 from kdsim.study.risk_curves import risk_curves
-from kdsim.study.store import parquets
-from kdsim.study.tables import curves_table, replicas_table
+from kdsim.study.tables import curves_table, parquets, replicas_table
 from kdsim.threads import one_thread
 
 
@@ -36,11 +35,30 @@ class Walked:
         state: after the last step, from which the block goes on.
         record: None if it is not at its end.
         parameters: theta - reference at the end, (R, K, d), where a cell's measurement needs it.
+        marks: of where it ran, see `stamp`.
     """
 
     state: State
     record: Record | None = None
     parameters: Tensor | None = None
+    marks: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)  # holds tensors
+class Ended:
+    """A block, or a pack, at its end.
+
+    Attributes:
+        record, parameters: see `Walked`.
+        seconds: that the engine took.
+        marks: of where it ran, see `stamp`; of a pack those of its last block, and as `elsewhere` those of blocks that
+            ran on other hardware or versions.
+    """
+
+    record: Record
+    parameters: Tensor | None
+    seconds: float
+    marks: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class FinishedCell:
     Attributes:
         digest: its name.
         info: the content of cell.json.
-        tables: its files, see `kdsim.study.store.parquets`.
+        tables: its files, see `kdsim.study.tables.parquets`.
     """
 
     digest: str
@@ -69,20 +87,30 @@ def walk(pack: Pack, number: int, state: State | None, stop: Callable[[int], boo
     if record is None:
         return Walked(state)
     kept = state.error.cpu() if any(map(rows.needs_parameters, pack.cells)) else None
-    return Walked(state, record, kept)
+    return Walked(state, record, kept, stamp())
 
 
-def joined(blocks: Iterator[tuple[Record, Tensor | None]], replicas: int) -> tuple[Record, Tensor | None]:
-    """Record and last parameters of a pack from those of its blocks, one after the other."""
+def joined(blocks: Iterator[Ended], replicas: int) -> Ended:
+    """A pack from its blocks, which are looked at one after the other."""
     kept: list[Tensor] = []
+    marks: list[Mapping[str, Any]] = []
+    seconds = 0.0
 
     def records() -> Iterator[Record]:
-        for record, parameters in blocks:
-            if parameters is not None:
-                kept.append(parameters)
-            yield record
+        nonlocal seconds
+        for block in blocks:
+            if block.parameters is not None:
+                kept.append(block.parameters)
+            marks.append(block.marks)
+            seconds += block.seconds
+            yield block.record
 
-    return join(records(), replicas), torch.cat(kept) if kept else None
+    record = join(records(), replicas)
+    last = marks[-1]
+    others = [each for each in marks if any(each.get(key) != last.get(key) for key in ("versions", "hardware"))]
+    different = [each for number, each in enumerate(others) if each not in others[:number]]
+    elsewhere = {"elsewhere": different} if different else {}
+    return Ended(record, torch.cat(kept) if kept else None, seconds, {**last, **elsewhere})
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors
@@ -101,23 +129,23 @@ class Seen:
     parameters: Tensor | None
 
 
-def seen(pack: Pack, record: Record, parameters: Tensor | None, wanted: Container[str]) -> Iterator[Seen]:
-    """The wanted cells of a pack, by digest, from the record of all its replicas."""
+def seen(pack: Pack, ended: Ended, wanted: Container[str]) -> Iterator[Seen]:
+    """The wanted cells of a pack at its end, by digest."""
     first = 0
     for cell in pack.cells:
         block, first = slice(first, first + cell.replicas), first + cell.replicas
         if config.digest(cell) in wanted:
-            error = None if parameters is None else parameters[block]
-            yield Seen(cell, block.start, record.replicas(block), error)
+            error = None if ended.parameters is None else ended.parameters[block]
+            yield Seen(cell, block.start, ended.record.replicas(block), error)
 
 
-def finish(pack: Pack, cells: Sequence[Seen], seconds: float) -> list[FinishedCell]:
+def finish(pack: Pack, cells: Sequence[Seen], seconds: float, marks: Mapping[str, Any]) -> list[FinishedCell]:
     """Theory, measurement and tables of some cells of a pack.
 
     Args:
-        seconds: that the engine took for the pack.
+        seconds, marks: see `Ended`.
     """
-    ready, marks = prepared(pack), stamp()
+    ready = prepared(pack)
     with one_thread():
         return [_finished(ready, cell, seconds, marks) for cell in cells]
 
