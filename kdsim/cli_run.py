@@ -129,6 +129,7 @@ def use_data(data_dir: str | None) -> None:
 def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
     """Run a study, print its table or JSON, draw its figure. Returns the exit code."""
     how = how or How()
+    require(out.strip() != "", "--out", out, "a folder")
     draw_with = cli_output.figure_function(getattr(type(study), "figure", None))
 
     from kdsim.study import runner

@@ -12,6 +12,7 @@ and a results folder that all nodes see (trainings write there).
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,8 @@ def slurm(options: argparse.Namespace) -> Any:
     """Jobs of one worker a core, or of one worker with the job's GPU."""
     from dask_jobqueue import SLURMCluster
 
+    if shutil.which("sbatch") is None:
+        sys.exit("slurm_study: there is no sbatch here: run it on a node of the cluster, or with --local N")
     return SLURMCluster(
         cores=options.cores,
         processes=1 if options.gpu else options.cores,  # a worker does one task at a time, on all its threads

@@ -45,6 +45,8 @@ PREFETCH = 2
 """Tasks for each worker at a time: the next one lies ready when one ends."""
 LOOK_SECONDS = 1.0
 """Time between two looks at what workers there are."""
+MOST_WORKERS = 16
+"""Local workers for each core, at most."""
 PATIENCE_SECONDS = 10.0
 """Time in which a scheduler must answer."""
 LOCAL = {
@@ -210,7 +212,8 @@ def local_cluster(workers: int, note: Callable[[str], None]) -> Iterator[OnDask]
         workers: how many.
         note: called with lines for people.
     """
-    config.require_count("workers", workers)
+    most = MOST_WORKERS * (os.cpu_count() or 1)
+    config.require_count("workers", workers, most=most)
     distributed = _distributed()
     place = Path(tempfile.gettempdir())
     sweep(place)

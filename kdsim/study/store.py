@@ -369,7 +369,7 @@ class Store:
         return stored_row(study, digest, info)
 
     def _advice(self, digest: str) -> str:
-        advice = "delete it, and run-study runs the cell again; run-study --repair moves it aside by itself"
+        advice = "delete it, and run-study runs the cell again; run-study --repair moves all damaged ones aside"
         return f"cell folder {self.cell_folder(digest)} is damaged: {advice}"
 
     def _damaged(self, digest: str, why: str) -> Damaged:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from kdsim.config import ConfigError, digest, kind_of
+from kdsim.config import ConfigError, digest, kind_of, require
 from kdsim.data import Pools
 from kdsim.losses import LTKD, DistillationLoss, Switched
 from kdsim.measure.decomposition import columns
@@ -182,6 +183,9 @@ def training_row(study: str, cell: str, content: Mapping[str, Any]) -> dict[str,
     for part, keys in (("summary", wanted[content["kind"]]), ("measurement", ("diverged",))):
         if missing := [key for key in keys if key not in content[part]]:
             raise ConfigError(f"{part} has no {', '.join(missing)}")
+    for name, value in content["measurement"].items():
+        number = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+        require(number or value is None, f"measurement: {name}", value, "a number")
     return json_ready(
         {
             "study": study,
