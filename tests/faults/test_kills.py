@@ -129,9 +129,14 @@ def test_told_to_stop_at_random_moments(tmp_path: Path, signals: tuple[signal.Si
     """It says how to go on, if it was computing or storing; else it ends as any command does."""
     command, generator, told = RUNS["torch"], random.Random(len(signals)), 0
     seconds = in_child(timed, command[0], tmp_path / "undisturbed", *command[1:])
-    for _ in range(4):
-        child = Child(once, command[0], tmp_path / "stopped", *command[1:])
-        time.sleep(generator.uniform(seconds / 8, seconds / 2))
+    for trial in range(4):
+        child, started = Child(once, command[0], tmp_path / "stopped", *command[1:]), time.monotonic()
+        if trial % 2:  # once it computes
+            while not any(tmp_path.glob("stopped/partial/*.lock")) and time.monotonic() - started < seconds:
+                time.sleep(0.01)
+            time.sleep(generator.uniform(0, seconds / 8))
+        else:
+            time.sleep(generator.uniform(seconds / 8, seconds / 2))
         for number in signals:
             child.signal(number)
         try:
