@@ -61,7 +61,8 @@ def verify_claims(
     use_data(data_dir)
     from kdsim.claims import CLAIMS, NOT_COVERED, html, ledger, report
     from kdsim.files import temporary_beside
-    from kdsim.study.store import Store, json_text
+    from kdsim.study.cells import json_text
+    from kdsim.study.store import Store
 
     chosen = _chosen([*(only or ()), *(names or ())], CLAIMS)
     Store(out).prepare()

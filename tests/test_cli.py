@@ -21,7 +21,7 @@ from kdsim import __version__
 from kdsim.cli import main
 from kdsim.files import signed
 from kdsim.problems import PROBLEMS
-from kdsim.study.store import STORE_VERSION
+from kdsim.study.cells import STORE_VERSION
 from kdsim.supervision import SUPERVISIONS
 
 TINY = str(Path(tiny_study.__file__))

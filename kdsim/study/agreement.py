@@ -17,8 +17,8 @@ import pandas as pd
 from scipy import special
 
 from kdsim.measure.floors import CONFIDENCE, NEGLIGIBLE
+from kdsim.study.cells import StoredCell
 from kdsim.study.computations import COMPUTATION
-from kdsim.study.store import StoredCell
 from kdsim.study.tables import QUANTILES
 
 TIMED = ("seconds", "images_per_replica_second")

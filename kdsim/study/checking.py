@@ -9,9 +9,8 @@ from pathlib import Path
 
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, is_temporary, read_checked
+from kdsim.study.cells import CELL_FILE, CELLS, UNSIGNED, WEIGHTS_FILE
 from kdsim.study.store import (
-    CELL_FILE,
-    CELLS,
     DAMAGED,
     OWN_FOLDERS,
     PARTIAL,
@@ -19,8 +18,6 @@ from kdsim.study.store import (
     STUDY_FILE,
     TABLE_FILE,
     TEACHERS,
-    UNSIGNED,
-    WEIGHTS_FILE,
     Store,
     read_study_info,
 )

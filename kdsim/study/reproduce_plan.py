@@ -14,9 +14,10 @@ from kdsim.engines import Choice, choose_engine
 from kdsim.engines.base import Lane, check_device
 from kdsim.files import Damaged
 from kdsim.study.base import Cell, Computation
+from kdsim.study.cells import CELLS
 from kdsim.study.executors import Job
 from kdsim.study.packs import Pack, packs, pool, require_memory
-from kdsim.study.store import CELLS, STUDY_FILE, Store, read_study_info
+from kdsim.study.store import STUDY_FILE, Store, read_study_info
 from kdsim.study.stored_configs import Classes, on_device, read_config
 from kdsim.study.trainings import jobs
 from kdsim.trainer import Teacher

@@ -31,7 +31,8 @@ from kdsim.study.executors import ExecutorGone, Failed, Walk
 from kdsim.study.on_dask import OnDask
 from kdsim.study.packs import packs
 from kdsim.study.runner import Interrupted, Progress
-from kdsim.study.store import CURVES_FILE, REPLICAS_FILE, Store
+from kdsim.study.store import Store
+from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE
 from kdsim.teachers import Deterministic
 from kdsim.trainer import PointNetwork, StudentTrainer
 from kdsim.training import Recipe

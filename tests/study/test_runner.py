@@ -22,7 +22,8 @@ from kdsim.study import packs, runner
 from kdsim.study.base import Cell
 from kdsim.study.report import results_table
 from kdsim.study.runner import Interrupted, Progress
-from kdsim.study.store import CURVES_FILE, REPLICAS_FILE, STUDY_FILE, TABLE_FILE, Store, read_study
+from kdsim.study.store import STUDY_FILE, TABLE_FILE, Store, read_study
+from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE
 from kdsim.supervision import Exact, OneHot
 
 LONG = Tiny(steps=3000, replicas=64)

@@ -16,19 +16,10 @@ from kdsim.config import ConfigError
 from kdsim.engines.base import State
 from kdsim.engines.recorder import METRICS, Record
 from kdsim.files import Damaged, StorageError, signed
+from kdsim.study.cells import CELL_FILE, STORE_VERSION, UNSIGNED, json_text
 from kdsim.study.rows import bound_curve, flat_row, json_ready
-from kdsim.study.store import (
-    CELL_FILE,
-    CURVES_FILE,
-    REPLICAS_FILE,
-    STORE_VERSION,
-    STUDY_FILE,
-    UNSIGNED,
-    Store,
-    json_text,
-    read_study,
-)
-from kdsim.study.tables import curves_table, replicas_table
+from kdsim.study.store import STUDY_FILE, Store, read_study
+from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, curves_table, replicas_table
 from kdsim.study.unfinished import release
 
 INFO = {"cell": {"class": "Cell"}, "summary": {}, "prediction": {"mu": 1.0}, "measurement": {"floor": math.inf}}

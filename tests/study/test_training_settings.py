@@ -21,7 +21,8 @@ from kdsim.study.base import Cell
 from kdsim.study.loading import load
 from kdsim.study.rows import predicted_floor, prediction
 from kdsim.study.runner import Interrupted
-from kdsim.study.store import CURVES_FILE, REPLICAS_FILE, Store, read_study
+from kdsim.study.store import Store, read_study
+from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE
 from kdsim.supervision import Exact, OneHot
 from kdsim.theory.prediction import Prediction
 

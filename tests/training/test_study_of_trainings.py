@@ -23,7 +23,8 @@ from kdsim.students import MLP
 from kdsim.study import runner
 from kdsim.study.base import Study
 from kdsim.study.runner import Interrupted, Progress
-from kdsim.study.store import CURVES_FILE, REPLICAS_FILE, TABLE_FILE, Store, read_study
+from kdsim.study.store import TABLE_FILE, Store, read_study
+from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE
 from kdsim.supervision import Dirichlet, OneHot
 from kdsim.teachers import Deterministic
 from kdsim.trainer import StudentTrainer

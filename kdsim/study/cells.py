@@ -1,0 +1,341 @@
+"""Finished cells on disk: a folder each, with checksums of everything in it.
+
+cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
+cells/<digest>/weights-<replica>.pt where networks were trained
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pyarrow.parquet import ParquetFile
+
+from kdsim.config import ConfigError
+from kdsim.files import (
+    CHECKSUM,
+    Damaged,
+    StorageError,
+    is_intact,
+    sha256,
+    signed,
+    storing,
+    temporary_beside,
+    write_bytes,
+    write_new,
+)
+from kdsim.measure.floors import Measurement
+from kdsim.study.computations import COMPUTATION, computation_row
+from kdsim.study.rows import json_ready, stored_row
+from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE, parquets
+from kdsim.study.training_rows import TEACHER, TRAINING, training_row
+from kdsim.theory.prediction import Prediction
+from kdsim.training.trained import TrainedNetwork
+from kdsim.untrusted import read_file, require_small_table
+
+STORE_VERSION = 3
+"""Version of the files. Unlike `config.SCHEMA_VERSION` it is no part of a digest: older files can be brought up."""
+UNSIGNED = 2
+"""The version before, which had no checksums. It is read, and `run` brings it up."""
+
+CELLS, CELL_FILE, WEIGHTS_FILE = "cells", "cell.json", "weights-{:03d}.pt"
+TABLE_BYTES, TABLE_GROWTH = 1 << 28, 64
+"""A table may unpack to so many bytes, and so many times the length of its file: measurements do not compress well."""
+DURABLE_SECONDS = 1.0
+"""A cell that took longer is brought to the disk when it is stored. One of less is run again after a power cut: its
+checksum then shows it, and waiting for the disk would take longer than the cell."""
+
+_TABLES = {CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE}
+_CELL_KEYS = {"cell": dict, "summary": dict, "prediction": dict, "measurement": dict}
+_SIGNED_KEYS = {"files": dict, "weights": int}
+"""Keys that cell.json must have, and the types of their values; the second since there are checksums."""
+_SUMMARY_KEYS = (
+    "problem", "student", "ridge", "ridge_kind", "supervision", "level", "step_size", "batch_size", "index",
+    "targets", "training_set", "held_out", "optimiser", "schedule", "dtype", "steps", "tail_start", "replicas", "seed",
+    "engine", "device",
+)  # fmt: skip
+_ROW_KEYS = {
+    "summary": {*_SUMMARY_KEYS},
+    "prediction": {item.name for item in fields(Prediction)},
+    "measurement": {item.name for item in fields(Measurement)},
+}
+"""Keys without which there is no row."""
+
+
+@dataclass(frozen=True)
+class StoredCell:
+    """A finished cell: the content of cell.json, and its tables; `spectrum` is None where none was recorded."""
+
+    digest: str
+    info: dict[str, Any]
+    curves: pd.DataFrame
+    replicas: pd.DataFrame
+    spectrum: pd.DataFrame | None = None
+
+
+class Cells:
+    """The finished cells of a results folder.
+
+    Args:
+        root: the results folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def cell_folder(self, digest: str) -> Path:
+        """Folder of a finished cell."""
+        return self.root / CELLS / digest
+
+    def has_cell(self, digest: str) -> bool:
+        """Whether the cell is finished."""
+        return self.cell_folder(digest).exists()
+
+    def write_cell(
+        self,
+        digest: str,
+        info: dict[str, Any],
+        curves: pd.DataFrame,
+        replicas: pd.DataFrame,
+        spectrum: pd.DataFrame | None = None,
+        networks: Sequence[TrainedNetwork] = (),
+    ) -> None:
+        """Store a finished cell, of a training with the networks of its replicas.
+
+        Where another process has stored it meanwhile, its result stays.
+        """
+        self.write_tables(digest, info, parquets(curves, replicas, spectrum), networks)
+
+    def write_tables(
+        self, digest: str, info: dict[str, Any], tables: Mapping[str, bytes], networks: Sequence[TrainedNetwork] = ()
+    ) -> None:
+        """`write_cell` with the tables as files, by their names; see `parquets`."""
+        final = self.cell_folder(digest)
+        durable = info.get("wall_seconds", 0.0) > DURABLE_SECONDS
+        with storing(final), temporary_beside(final) as folder:
+            folder.mkdir()
+            sums = {}
+            for name, data in tables.items():
+                write_new(folder / name, data, durable=durable)
+                sums[name] = sha256(data)
+            for number, network in enumerate(networks):
+                network.save(folder / WEIGHTS_FILE.format(number))
+            files = {"files": sums, "weights": len(networks)}
+            content = json_ready({"schema": STORE_VERSION, "digest": digest, **info, **files})
+            write_new(folder / CELL_FILE, signed_text(content), durable=durable)
+            try:
+                folder.rename(final)
+            except OSError:
+                if not final.exists():
+                    raise
+
+    def read_info(self, digest: str) -> dict[str, Any]:
+        """The content of a finished cell's cell.json.
+
+        Raises:
+            Damaged: it is absent, altered or of another schema version.
+        """
+        folder = self.cell_folder(digest)
+        if not folder.exists():
+            raise Damaged(f"cell folder {folder} is missing: run the study again", folder)
+        info = read_json(folder / CELL_FILE, _CELL_KEYS, self._advice(digest), folder)
+        if info["schema"] == STORE_VERSION:
+            require_keys(info, _SIGNED_KEYS, f"{self._advice(digest)} ({CELL_FILE}", folder)
+            sums = info["files"].items()
+            if wrong := sorted(name for name, found in sums if name not in _TABLES or not isinstance(found, str)):
+                raise self._damaged(digest, f"{CELL_FILE}: files has {', '.join(wrong):.60}")
+        if info.get("digest") != digest:
+            raise self._damaged(digest, f"{CELL_FILE} is of {info.get('digest')!s:.40}")
+        return info
+
+    def check_cell(self, digest: str) -> dict[str, Any]:
+        """The content of cell.json, after a look at the checksums of the cell's files.
+
+        A cell of the version without checksums is read as a whole, and gets them.
+
+        Raises:
+            Damaged: it is absent, altered or of another schema version.
+        """
+        info = self.read_info(digest)
+        if info["schema"] == UNSIGNED:
+            self.read_cell(digest)
+            with suppress(StorageError):  # a folder that is only read stays as it is
+                self._sign(digest, info)
+            return info
+        for name, expected in info["files"].items():
+            self._intact(digest, name, expected)
+        for number in range(info["weights"]):
+            if not (file := self.cell_folder(digest) / WEIGHTS_FILE.format(number)).is_file():
+                raise self._damaged(digest, f"{file.name} is missing")
+        return info
+
+    def read_cell(self, digest: str) -> StoredCell:
+        """Read a finished cell.
+
+        Raises:
+            Damaged: it is absent, altered or of another schema version.
+        """
+        info = self.read_info(digest)
+        folder = self.cell_folder(digest)
+        sums = info.get("files", {})
+        if info["schema"] == UNSIGNED:
+            optional = [SPECTRUM_FILE] if (folder / SPECTRUM_FILE).exists() else []
+            sums = dict.fromkeys([CURVES_FILE, REPLICAS_FILE, *optional])
+        tables = {name: self._read_table(digest, name, expected) for name, expected in sums.items()}
+        missing = {CURVES_FILE, REPLICAS_FILE} - tables.keys()
+        if missing:
+            raise self._damaged(digest, f"{CELL_FILE}: files has no {', '.join(sorted(missing))}")
+        return StoredCell(digest, info, tables[CURVES_FILE], tables[REPLICAS_FILE], tables.get(SPECTRUM_FILE))
+
+    def read_table(self, digest: str, name: str) -> pd.DataFrame | None:
+        """One table of a finished cell, "curves", "replicas" or "spectrum"; None if it has none of that name.
+
+        Raises:
+            Damaged: it is absent or altered.
+        """
+        info, file = self.read_info(digest), f"{name}.parquet"
+        if info["schema"] == UNSIGNED:
+            there = (self.cell_folder(digest) / file).exists()
+            return self._read_table(digest, file, None) if there or file != SPECTRUM_FILE else None
+        return self._read_table(digest, file, info["files"][file]) if file in info["files"] else None
+
+    def _read_table(self, digest: str, name: str, expected: str | None) -> pd.DataFrame:
+        data = self._intact(digest, name, expected)
+        try:
+            with ParquetFile(io.BytesIO(data)) as file:
+                most = TABLE_BYTES + TABLE_GROWTH * len(data)
+                require_small_table(file.metadata, most // (8 * max(file.metadata.num_columns, 1)), most)
+            return pd.read_parquet(io.BytesIO(data))
+        except Exception as error:  # a damaged file makes the reader raise almost anything
+            raise self._damaged(digest, f"{name}: {brief(error)}") from None
+
+    def _intact(self, digest: str, name: str, expected: str | None) -> bytes:
+        """The bytes of a table, whose SHA-256 is as expected; None expects nothing."""
+        try:
+            data = read_file(self.cell_folder(digest) / name)
+        except OSError as error:
+            raise self._damaged(digest, f"{name}: {brief(error)}") from None
+        if expected is not None and (found := sha256(data)) != expected:
+            raise self._damaged(digest, f"{name}: its SHA-256 is {found[:12]}..., it should be {expected[:12]}...")
+        return data
+
+    def _sign(self, digest: str, info: dict[str, Any]) -> None:
+        """Bring a cell without checksums up to this version."""
+        folder = self.cell_folder(digest)
+        require_no_link(folder)
+        sums = {name: sha256(read_file(folder / name)) for name in sorted(_TABLES) if (folder / name).exists()}
+        weights = len(list(folder.glob(WEIGHTS_FILE.replace("{:03d}", "*"))))
+        try:
+            text = signed_text({**info, "schema": STORE_VERSION, "files": sums, "weights": weights})
+        except (ValueError, RecursionError) as error:  # a number that strict JSON has not
+            raise self._damaged(digest, f"{CELL_FILE}: {brief(error)}") from None
+        write_bytes(folder / CELL_FILE, text)
+
+    def read_weights(self, digest: str) -> tuple[TrainedNetwork, ...]:
+        """The trained networks of a finished training, one a replica.
+
+        Raises:
+            Damaged: there are none, or a file is damaged.
+        """
+        self.check_cell(digest)
+        files = sorted(self.cell_folder(digest).glob(WEIGHTS_FILE.replace("{:03d}", "*")))
+        if not files:
+            raise self._damaged(digest, "it has no weights")
+        try:
+            networks = tuple(TrainedNetwork.load(file) for file in files)
+        except ConfigError as error:
+            raise self._damaged(digest, str(error)) from None
+        for number, (file, network) in enumerate(zip(files, networks, strict=True)):
+            if (network.training, network.replica) != (digest, number):
+                found = f"replica {network.replica} of {network.training!s:.40}"
+                raise self._damaged(digest, f"{file.name} is {found}")
+        return networks
+
+    def row(self, study: str, digest: str, info: dict[str, Any]) -> dict[str, Any]:
+        """The row of a stored cell from the content of its cell.json, see `kdsim.study.rows` and `training_rows`.
+
+        Raises:
+            Damaged: the content lacks something that a row has.
+        """
+        if info.get("kind") in (TRAINING, TEACHER, COMPUTATION):
+            row = computation_row if info["kind"] == COMPUTATION else training_row
+            try:
+                return row(study, digest, info)
+            except ConfigError as error:
+                raise self._damaged(digest, f"{CELL_FILE}: {error}") from None
+        for part, keys in _ROW_KEYS.items():
+            if missing := sorted(keys - info[part].keys()):
+                why = f"{CELL_FILE}: {part} has no {', '.join(missing)}; an older kdsim may have written it"
+                raise self._damaged(digest, why)
+        return stored_row(study, digest, info)
+
+    def _advice(self, digest: str) -> str:
+        advice = "delete it, and run-study runs the cell again; run-study --repair moves all damaged ones aside"
+        return f"cell folder {self.cell_folder(digest)} is damaged: {advice}"
+
+    def _damaged(self, digest: str, why: str) -> Damaged:
+        return Damaged(f"{self._advice(digest)} ({why})", self.cell_folder(digest))
+
+
+def require_no_link(folder: Path) -> None:
+    """Refuse a folder that leads out of the results folder: that may come from somebody else."""
+    if folder.is_symlink():
+        raise StorageError(f"{str(folder)!r} is a link, and is not written to: the results folder itself may be one")
+
+
+def json_text(content: Any) -> str:
+    """Strict JSON: what is not finite becomes null."""
+    return json.dumps(json_ready(content), indent=1, allow_nan=False) + "\n"
+
+
+def signed_text(content: dict[str, Any]) -> bytes:
+    """A JSON file with its checksum; the content is `json_ready`."""
+    return json.dumps(signed(content), indent=1, allow_nan=False).encode() + b"\n"
+
+
+def read_json(file: Path, keys: dict[str, Any], advice: str, whole: Path) -> dict[str, Any]:
+    """Content of cell.json or study.json.
+
+    Args:
+        keys: that it must have, and the types of their values.
+        advice: begins the message of what is damaged.
+        whole: what is damaged then.
+    """
+    try:
+        info = json.loads(read_file(file))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{advice} ({file.name}: {brief(error)})", whole) from None
+    version = info.get("schema") if isinstance(info, dict) else None
+    if version is None:
+        raise Damaged(f"{advice} ({file.name}: no schema version)", whole)
+    if version not in (UNSIGNED, STORE_VERSION):
+        raise Damaged(
+            f"{file} has schema version {version!r}, this kdsim reads {UNSIGNED} and writes {STORE_VERSION}: "
+            "read it with the kdsim that wrote it, or use another results folder",
+            whole,
+        )
+    if version == STORE_VERSION and not is_intact(info):
+        found = "no checksum" if CHECKSUM not in info else "its checksum is wrong: it was altered"
+        raise Damaged(f"{advice} ({file.name}: {found})", whole)
+    require_keys(info, keys, f"{advice} ({file.name}", whole)
+    return info
+
+
+def require_keys(info: Mapping[str, Any], keys: Mapping[str, Any], what: str, whole: Path) -> None:
+    """Refuse a content that lacks a key, or has a value of another type; `what` begins the message, a bracket open."""
+    if missing := sorted(keys.keys() - info.keys()):
+        raise Damaged(f"{what}: no {', '.join(missing)})", whole)
+    for key, kind in keys.items():
+        if not isinstance(info[key], kind):
+            raise Damaged(f"{what}: {key} = {info[key]!r:.60})", whole)
+
+
+def brief(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
