@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import tarfile
 import zlib
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tiny_cifar
 
-from hostile import texts
+from hostile import places, texts
 from hostile.encoded import bad_npz, bad_parquet, bad_pickle, bad_records, npz
 from hostile.harness import Box, Case
 from kdsim.data import cifar
@@ -102,20 +101,7 @@ def _odd_place(random: Random, box: Box, names: list[str]) -> str:
     path = box.data / random.choice(names)
     path.unlink()
     kind = random.choice(("folder", "huge", "loop", "link to /dev/zero", "pipe", "unreadable", "nothing"))
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "loop":
-        path.symlink_to(path.name)
-    elif kind == "link to /dev/zero":
-        path.symlink_to("/dev/zero")
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "huge":
-        path.touch()
-        os.truncate(path, 1 << 40)  # takes no place on the disk
-    elif kind == "unreadable":
-        path.write_bytes(b"")
-        path.chmod(0)
+    places.put(path, kind)
     return f"; {path.name} is a {kind}"
 
 

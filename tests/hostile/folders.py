@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from hostile import texts
+from hostile import places, texts
 from hostile.harness import Box, Case
 from hostile.settings import TINY
 from hostile.weights import SIMULATED, TRAIN
@@ -144,21 +143,9 @@ def _odd_place(random: Random, box: Box) -> str:
     kind = random.choice(
         ("folder", "file", "loop", "link outside", "link to /dev/zero", "pipe", "huge", "nothing", "other names")
     )
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "file":
-        path.write_bytes(b"x")
-    elif kind == "loop":
-        path.symlink_to(path.name)
-    elif kind == "link outside":
+    places.put(path, kind)
+    if kind == "link outside":
         path.symlink_to(box.data)
-    elif kind == "link to /dev/zero":
-        path.symlink_to("/dev/zero")
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "huge":
-        path.touch()
-        os.truncate(path, 1 << 40)
     elif kind == "other names":
         for name in ("\udcff", "a\nb", "\x1b[31m", "x" * 200, "-h"):
             (path.parent / name).mkdir(exist_ok=True)

@@ -9,15 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 import psutil
 import pytest
 import torch
 from distributed import Client, LocalCluster
 from distributed.comm import CommClosedError
+from given import Given
 from tiny_study import Tiny
 
 from kdsim.cli import main
@@ -25,7 +25,6 @@ from kdsim.config import ConfigError, digest
 from kdsim.data import KnownPoints
 from kdsim.problems import SoftmaxLinear
 from kdsim.study import on_dask, runner
-from kdsim.study.base import Study
 from kdsim.study.dask_worker import Sent, pack_bytes, run_task
 from kdsim.study.executors import ExecutorGone, Failed, Walk
 from kdsim.study.on_dask import OnDask
@@ -55,23 +54,6 @@ def client() -> Iterator[Client]:
 @pytest.fixture
 def executor(client: Client) -> OnDask:
     return OnDask(client, False, lambda line: None)
-
-
-@dataclass(frozen=True)
-class Given(Study):
-    """Any trainings."""
-
-    name: ClassVar[str] = "given"
-    summary: ClassVar[str] = "trainings"
-    figure: ClassVar[Any] = None
-
-    trainers: tuple[StudentTrainer, ...] = ()
-
-    def cells(self) -> tuple[StudentTrainer, ...]:
-        return self.trainers
-
-    def quick(self) -> Given:
-        return self
 
 
 def tables(out: Path, study: Tiny) -> list[bytes]:

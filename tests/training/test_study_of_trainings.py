@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pandas as pd
 import pytest
 import torch
+from given import Given
 from tiny_training import PROBLEM, tiny
 
 from kdsim.config import digest
@@ -51,23 +52,6 @@ class Distilled(Study):
         return (student, TEACHER) if self.with_teacher else (student,)
 
     def quick(self) -> Distilled:
-        return self
-
-
-@dataclass(frozen=True)
-class Given(Study):
-    """Any trainings."""
-
-    name: ClassVar[str] = "given"
-    summary: ClassVar[str] = "trainings"
-    figure: ClassVar[Any] = None
-
-    trainers: tuple[StudentTrainer, ...] = ()
-
-    def cells(self) -> tuple[StudentTrainer, ...]:
-        return self.trainers
-
-    def quick(self) -> Given:
         return self
 
 
