@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.engines import Choice
 from kdsim.study.executors import Failed, Outcome, failed, outcome
@@ -26,13 +28,35 @@ DATA_DIR = "KDSIM_DATA"
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A value in the form in which it travels.
+
+    Attributes:
+        data: it, as bytes.
+        study_files: paths of the files that define its classes, which are imported before it is read.
+    """
+
+    data: bytes
+    study_files: tuple[str, ...]
+
+    def value(self) -> Any:
+        """The value.
+
+        Raises:
+            ConfigError: a study file is not there, or cannot be imported.
+        """
+        for file in self.study_files:
+            import_study_file(Path(file))
+        return pickle.loads(self.data)
+
+
+@dataclass(frozen=True)
 class Sent:
     """What goes with a task.
 
     Attributes:
         token: of the run.
         number: of the task.
-        study_files: paths of the files that define its classes, see `kdsim.study.loading`.
         source: SHA-256 of the kdsim that sends it.
         slice_seconds: see `Executor.begin`.
         choose_gpu: whether the worker takes the GPU of its own number.
@@ -41,26 +65,30 @@ class Sent:
 
     token: str
     number: int
-    study_files: tuple[str, ...]
     source: str
     slice_seconds: float
     choose_gpu: bool
     data_dir: str | None
 
 
-def pack_bytes(value: Any) -> bytes:
-    """A value as bytes. Of a tensor that shows a part of another only that part travels."""
+def packed(value: Any) -> Packed:
+    """A value with what it needs to be read. Of a tensor that shows a part of another only that part travels."""
     import cloudpickle
+
+    files: dict[str, None] = {}  # in order
 
     class Pickler(cloudpickle.Pickler):
         def reducer_override(self, item: Any) -> Any:
+            module = str(getattr(item, "__module__", ""))
+            if module.startswith(config.STUDY_MODULE):
+                files[str(sys.modules[module].__spec__.origin)] = None
             if isinstance(item, torch.Tensor) and item.untyped_storage().nbytes() > item.nbytes:
                 return item.clone().__reduce_ex__(pickle.DEFAULT_PROTOCOL)
             return super().reducer_override(item)
 
     stream = io.BytesIO()
     Pickler(stream, protocol=pickle.DEFAULT_PROTOCOL).dump(value)
-    return stream.getvalue()
+    return Packed(stream.getvalue(), tuple(files))
 
 
 def other_kdsim(worker: str) -> str:
@@ -80,8 +108,8 @@ async def tell_to_stop(token: str) -> None:
     _stopped.add(token)
 
 
-def run_task(sent: Sent, data: bytes) -> bytes:
-    """Run a task on a worker. Returns an `Outcome`."""
+def run_task(sent: Sent, task: Packed) -> bytes:
+    """Run a task on a worker. Returns an `Outcome` as bytes: who reads it has all its classes."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -102,19 +130,17 @@ def run_task(sent: Sent, data: bytes) -> bytes:
         try:
             if source_digest() != sent.source:
                 raise ConfigError(other_kdsim(worker.address))
-            for file in sent.study_files:
-                import_study_file(Path(file))
-            task = pickle.loads(data)
+            value = task.value()
         except Exception as error:
             found = Outcome(failed(error), 0.0)
         else:
-            found = outcome(task, report, lambda: sent.token in _stopped, sent.slice_seconds)
-    return pack_bytes(found)
+            found = outcome(value, report, lambda: sent.token in _stopped, sent.slice_seconds)
+    return packed(found).data
 
 
-def choice_on_worker(data: bytes) -> Choice | Failed:
+def choice_on_worker(cell: Packed) -> Choice | Failed:
     """The engine of a cell, on a worker."""
     try:
-        return choice_of(pickle.loads(data))
+        return choice_of(cell.value())
     except ConfigError as error:
         return failed(error)

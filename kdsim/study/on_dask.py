@@ -1,6 +1,6 @@
 """The executor that computes on the workers of a dask.distributed cluster, on this machine or on many.
 
-A task travels as bytes together with the names of the study files that define its classes, and comes back as bytes.
+A task travels as bytes with the paths of the study files that define its classes (`Packed`), and comes back as bytes.
 Packs need nothing of a worker but kdsim: their states and results go to the process that runs the study, which alone
 writes them. Trainings, fits and computations write where they run, so all workers must see the results folder. Tasks of
 cells on a GPU ask for the resource GPU, of which a worker has as many as it says (`dask worker --resources "GPU=1"`).
@@ -14,7 +14,6 @@ import os
 import pickle
 import queue
 import signal
-import sys
 import tempfile
 import time
 import uuid
@@ -31,7 +30,7 @@ from kdsim.config import ConfigError
 from kdsim.engines import AUTO, ENGINES, Choice
 from kdsim.files import sweep, temporary_beside
 from kdsim.study.base import Cell
-from kdsim.study.dask_worker import DATA_DIR, Sent, choice_on_worker, other_kdsim, pack_bytes, run_task, tell_to_stop
+from kdsim.study.dask_worker import DATA_DIR, Sent, choice_on_worker, other_kdsim, packed, run_task, tell_to_stop
 from kdsim.study.executors import Executor, ExecutorGone, Failed, Outcome, Task, failed
 from kdsim.study.packs import choice_of
 from kdsim.study.provenance import source_digest, versions
@@ -127,7 +126,7 @@ class OnDask(Executor):
         """The engine of a cell; of one on a GPU a worker that has one says it."""
         if not cell.device.startswith("cuda"):
             return choice_of(cell)
-        chosen = self.client.submit(choice_on_worker, pack_bytes(cell), resources={GPU: 1}, pure=False).result()
+        chosen = self.client.submit(choice_on_worker, packed(cell), resources={GPU: 1}, pure=False).result()
         if isinstance(chosen, Failed):
             raise ConfigError(chosen.line)
         return chosen
@@ -138,15 +137,14 @@ class OnDask(Executor):
         sent = Sent(
             token=self._token,
             number=number,
-            study_files=_study_files(),
             source=source_digest(),
             slice_seconds=self.slice_seconds,
             choose_gpu=on_gpu and self.is_local,
             data_dir=os.environ.get(DATA_DIR),
         )
-        data, resources = pack_bytes(task), {GPU: 1} if on_gpu else None
+        resources = {GPU: 1} if on_gpu else None
         with self._reached():
-            future = self.client.submit(run_task, sent, data, resources=resources, pure=False, priority=-number)
+            future = self.client.submit(run_task, sent, packed(task), resources=resources, pure=False, priority=-number)
         self._futures[number] = future
         future.add_done_callback(lambda _: self._events.put((number, None)))
 
@@ -312,12 +310,6 @@ def _local_worker() -> Any:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     return LeaveSignals()
-
-
-def _study_files() -> tuple[str, ...]:
-    """Those that this process has imported."""
-    names = [name for name in sys.modules if name.startswith(config.STUDY_MODULE)]
-    return tuple(str(sys.modules[name].__spec__.origin) for name in names)
 
 
 def _device(cell: Any) -> str:

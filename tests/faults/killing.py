@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +21,14 @@ def die() -> None:
 
 
 @contextmanager
-def operations(happens: Callable[[int, str], Any]) -> Iterator[None]:
-    """Call `happens` with a number and a name before each operation that changes files, and amid each write."""
-    count = 0
+def operations(happens: Callable[[str, int], Any]) -> Iterator[Counter[str]]:
+    """Call `happens` before each operation that changes files, and amid each write, with its name and how many of that
+    name there were. Gives these numbers."""
+    counts: Counter[str] = Counter()
 
     def next_is(name: str) -> None:
-        nonlocal count
-        count += 1
-        happens(count, name)
+        counts[name] += 1
+        happens(name, counts[name])
 
     def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(path: Path, *arguments: Any, **named: Any) -> Any:
@@ -50,23 +51,23 @@ def operations(happens: Callable[[int, str], Any]) -> Iterator[None]:
     for owner, name, function in before:
         setattr(owner, name, write_new if name == "write_new" else watched(name, function))
     try:
-        yield
+        yield counts
     finally:
         for owner, name, function in before:
             setattr(owner, name, function)
 
 
-def killed_at(number: int, study: Study, out: Path, **options: Any) -> tuple[str, int]:
-    """Run a study in a fork that is killed at its operation of this number. Returns its name, empty if the run ended
-    before, and the replica-steps that were done."""
+def killed_at(name: str, number: int, study: Study, out: Path, **options: Any) -> tuple[bool, int]:
+    """Run a study in a fork that is killed at its operation of this name and number. Returns whether it was, rather
+    than having ended before, and the replica-steps that were done."""
     ends, mine = os.pipe()
     process = os.fork()
     if process == 0:
         os.close(ends)
 
-        def happens(count: int, name: str) -> None:
-            if count == number:
-                os.write(mine, f"{name} {done}".encode())
+        def happens(found: str, count: int) -> None:
+            if (found, count) == (name, number):
+                os.write(mine, str(done).encode())
                 die()
 
         done = 0
@@ -87,4 +88,4 @@ def killed_at(number: int, study: Study, out: Path, **options: Any) -> tuple[str
         text = stream.read()
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     assert status == (-signal.SIGKILL if text else 0), f"the run ended with {status}"
-    return (text.split()[0], int(text.split()[1])) if text else ("", 0)
+    return bool(text), int(text or 0)

@@ -7,13 +7,14 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fault_simulations import FaultSimulations
 from fault_trainings import FaultTrainings
-from killing import killed_at
+from killing import killed_at, operations
 from processes import (
     SIMULATIONS,
     TRAININGS,
@@ -34,16 +35,16 @@ from kdsim.study.runner import Interrupted, Progress
 BLOCKS = FaultSimulations("autograd", steps=6000, replicas=20, seeds=(0,))
 CHUNKS = {"block_replicas": 9, "slice_seconds": 0.0}
 """Cells of three blocks, each of several chunks of the engine."""
+KILLS = 4
+"""Kills at each kind of operation on files, if there are so many of it."""
 
 
 # At every operation -----------------------------------------------------------------------------
 
 
-def killed_at_each(study: Study, folder: Path, options: dict[str, Any], every: int) -> tuple[dict[str, int], int]:
-    """Kill runs of a study at their 1st, (1 + every)th ... operation on files, and let each go on.
-
-    Returns how many were killed at which, and the most replica-steps that one lost.
-    """
+def killed_at_each(study: Study, folder: Path, options: dict[str, Any]) -> Counter[str]:
+    """Kill a run of a study at the first and the last of its operations of each kind on files, and at some between
+    them, and let it go on each time. Returns how many were killed at which."""
     save_often()
     lengths: list[int] = []  # of slices, in replica-steps
     last = 0
@@ -53,37 +54,31 @@ def killed_at_each(study: Study, folder: Path, options: dict[str, Any], every: i
         lengths.append(state.done - last)
         last = state.done
 
-    undisturbed = runner.run(study, folder / "undisturbed", progress=progress, **options)
-    expected, number, met, most = stored(folder / "undisturbed"), 1, {}, 0
-    while True:
-        out = folder / f"killed-{number}"
-        name, done = killed_at(number, study, out, **options)
-        result = runner.run(study, out, **options)
-        assert not result.failures and stored(out) == expected, (number, name)
-        assert not leftovers(out), (number, name)
-        if not name:
-            return met, most
-        met[name] = met.get(name, 0) + 1
-        lost = done + result.replica_steps - undisturbed.replica_steps
-        assert lost <= max(lengths), (number, name)
-        most = max(most, lost)
-        number += every
+    with operations(lambda name, number: None) as counts:
+        undisturbed = runner.run(study, folder / "undisturbed", progress=progress, **options)
+    expected, met = stored(folder / "undisturbed"), Counter()
+    for name, count in counts.items():
+        for number in sorted({1 + part * (count - 1) // (KILLS - 1) for part in range(KILLS)}):
+            out = folder / f"killed-{name}-{number}"
+            killed, done = killed_at(name, number, study, out, **options)
+            result = runner.run(study, out, **options)
+            assert not result.failures and stored(out) == expected, (name, number)
+            assert not leftovers(out), (name, number)
+            met[name] += killed  # chunks take their time, so that another run may have fewer of them
+            assert not killed or done + result.replica_steps - undisturbed.replica_steps <= max(lengths), (name, number)
+    return met
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("study", "options", "every"),
-    [
-        (FaultSimulations("cpu_fused", seeds=(0,)), {}, 5),
-        (BLOCKS, CHUNKS, 20),
-        (FaultTrainings(), {}, 10),
-    ],
+    ("study", "options"),
+    [(FaultSimulations("cpu_fused", seeds=(0,)), {}), (BLOCKS, CHUNKS), (FaultTrainings(), {})],
     ids=["cells", "blocks", "trainings"],
 )
-def test_killed_at_any_operation_on_files(tmp_path: Path, study: Study, options: dict[str, Any], every: int) -> None:
+def test_killed_at_any_operation_on_files(tmp_path: Path, study: Study, options: dict[str, Any]) -> None:
     """Amid a write, before a rename, between a cell and the end of its plan: all is found by going through them."""
-    met, _ = in_child(killed_at_each, study, tmp_path, options, every)
-    assert {"write", "unlink"} <= met.keys() and sum(met.values()) >= 8, met
+    met = in_child(killed_at_each, study, tmp_path, options)
+    assert {"write", "unlink", "rename", "replace", "mkdir"} <= met.keys() and min(met.values()) >= 1, met
 
 
 # At random moments ------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from simulating import simulate
 
 from kdsim.config import ConfigError
-from kdsim.engines import ENGINES, SGD, Lane, Recording
+from kdsim.engines import SGD, Lane, Recording
 from kdsim.engines.samples import frozen_targets
 from kdsim.measure import decompose, generalise
 from kdsim.measure.generalisation import empirical_minimisers
@@ -21,7 +22,7 @@ STUDENT = SoftmaxRegression(0.1, "centred")
 
 
 def _run(lane: Lane, sgd: SGD, recording: Recording | None = None):
-    return ENGINES["torch"].run(
+    return simulate(
         STUDENT, POOL, [lane], sgd, recording or Recording(checkpoints=3),
         reference=POOL.optimum, anchor=STUDENT.anchor(POOL),
     )  # fmt: skip

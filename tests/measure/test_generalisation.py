@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 import torch
+from simulating import simulate
 
-from kdsim.engines import ENGINES, SGD, Lane, Recording
+from kdsim.engines import SGD, Lane, Recording
 from kdsim.engines.samples import Samples, frozen_targets
 from kdsim.measure import Generalisation, generalisation, generalise
 from kdsim.population import Population
@@ -52,7 +53,7 @@ def test_without_a_training_set_the_pool_is_the_data_set():
 
 def _run(student, population: Population, lane: Lane, sgd: SGD) -> Generalisation:
     anchor = student.anchor(population)
-    record, state = ENGINES["torch"].run(
+    record, state = simulate(
         student, population, [lane], sgd, Recording(3), reference=population.optimum, anchor=anchor
     )
     final = state.error + population.optimum
@@ -75,7 +76,7 @@ def test_losses_by_hand(case):
         student, population = LeastSquares(0.1, "centred"), SimplexLinear(samples=50, classes=3).population(0)
     sgd, lane = SGD(30, targets="frozen", dtype="float64", training_set=25), Lane(OneHot(), 0.05, 7, 4)
     found = _run(student, population, lane, sgd)
-    _, state = ENGINES["torch"].run(
+    _, state = simulate(
         student, population, [lane], sgd, Recording(3), reference=population.optimum, anchor=student.anchor(population)
     )
     index, q = frozen_targets(population, [lane], sgd)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from simulating import simulate
 from strategies import supervisions
 
-from kdsim.engines import ENGINES, SGD, Lane, Record, Recording
+from kdsim.engines import SGD, Lane, Record, Recording
 from kdsim.measure import interval, tail_floor
 from kdsim.problems import SoftmaxLinear
 from kdsim.students import SoftmaxRegression, minimiser
@@ -68,7 +69,7 @@ def outcomes(problem, student, batch_size, drawn, seed) -> list[Outcome]:
     sgd = SGD(min(math.ceil(30 * relaxation), MOST_STEPS), batch_size, dtype="float64")
     recording = Recording(checkpoints=18, tail_fraction=0.6)
     lanes = [Lane(s, f / smoothness, seed, REPLICAS) for s in drawn for f in FRACTIONS]
-    record, _ = ENGINES["torch"].run(
+    record, _ = simulate(
         student, population, lanes, sgd, recording,
         reference=minimiser(student, population), anchor=student.anchor(population),
     )  # fmt: skip

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -24,9 +25,10 @@ from kdsim.cli import main
 from kdsim.config import ConfigError, digest
 from kdsim.data import KnownPoints
 from kdsim.problems import SoftmaxLinear
-from kdsim.study import on_dask, runner
-from kdsim.study.dask_worker import Sent, pack_bytes, run_task
+from kdsim.study import loading, on_dask, runner
+from kdsim.study.dask_worker import Sent, packed, run_task
 from kdsim.study.executors import ExecutorGone, Failed, Walk
+from kdsim.study.loading import import_study_file
 from kdsim.study.on_dask import OnDask
 from kdsim.study.packs import packs
 from kdsim.study.runner import Interrupted, Progress
@@ -144,8 +146,8 @@ def test_a_worker_of_another_kdsim_is_refused(
         runner.run(Tiny(), tmp_path, executor=executor)
     monkeypatch.undo()
     monkeypatch.setattr(OnDask, "check", lambda self, cells: None)
-    sent = Sent("token", 1, (), "other source", 1.0, False, None)
-    found = pickle.loads(executor.client.submit(run_task, sent, b"", pure=False).result())
+    sent = Sent("token", 1, "other source", 1.0, False, None)
+    found = pickle.loads(executor.client.submit(run_task, sent, packed(None), pure=False).result())
     assert isinstance(found.result, Failed) and "has another kdsim" in found.result.line and found.result.user_error
 
 
@@ -166,8 +168,39 @@ def test_a_lost_scheduler_is_one_line(monkeypatch: pytest.MonkeyPatch, executor:
 
 def test_only_the_part_of_a_tensor_travels_that_is_shown() -> None:
     whole = torch.zeros(100_000)
-    assert len(pack_bytes(whole[:3])) < 2_000 < 400_000 < len(pack_bytes(whole))
-    assert pickle.loads(pack_bytes({"a": whole[:3]}))["a"].tolist() == [0, 0, 0]
+    assert len(packed(whole[:3]).data) < 2_000 < 400_000 < len(packed(whole).data)
+    assert packed({"a": whole[:3]}).value()["a"].tolist() == [0, 0, 0]
+
+
+def test_only_the_study_files_travel_that_a_value_needs(tmp_path: Path) -> None:
+    """A process may have imported others, and those may be gone."""
+    source = "class Thing: number = 3\n"
+    needed, other = (tmp_path / name for name in ("needed.py", "other.py"))
+    for file in (needed, other):
+        file.write_text(source)
+    things = [import_study_file(file).Thing for file in (needed, other)]
+    other.unlink()
+    assert packed(7).study_files == ()
+    for value in (things[0], [{"a": things[0]()}], partial(things[0])):
+        assert packed(value).study_files == (str(needed),)
+    found = packed([things[0]()])
+    assert found.value()[0].number == 3
+    needed.unlink()
+    with pytest.raises(ConfigError, match=r"study file '.*needed\.py' cannot be read"):
+        found.value()
+
+
+def test_a_worker_imports_the_study_file_of_a_task(tmp_path: Path) -> None:
+    """In a process that has not seen it; so does the one that chooses the engine of a cell."""
+    study = loading.load(str(TINY), {})
+    file = tmp_path / "cell.pickle"
+    file.write_bytes(pickle.dumps(packed(study.cells()[0])))
+    code = (
+        "import pickle, sys; from kdsim.study.dask_worker import choice_on_worker;"
+        "print(choice_on_worker(pickle.load(open(sys.argv[1], 'rb'))).engine)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "torch\n", ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from simulating import simulate
 
-from kdsim.engines import ENGINES, SGD, Lane, Recording
+from kdsim.engines import SGD, Lane, Recording
 from kdsim.measure import decompose
 from kdsim.problems import GaussianMixture, SimplexLinear
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
@@ -93,9 +94,7 @@ def test_parts_of_the_floor_agree_with_simulation():
     replicas = (400, 600, 1_000, 200, 800, 200)
     lanes = [Lane(s, step_size, 11, count) for s, count in zip(BIASED, replicas, strict=True)]
     sgd, recording = SGD(14_000), Recording(3, 0.9, 8, mean_error=True)
-    record, _ = ENGINES["torch"].run(
-        STUDENT, POOL, lanes, sgd, recording, reference=POOL.optimum, anchor=STUDENT.anchor(POOL)
-    )
+    record, _ = simulate(STUDENT, POOL, lanes, sgd, recording, reference=POOL.optimum, anchor=STUDENT.anchor(POOL))
     first, telling = 0, 0
     for lane in lanes:
         part = record.replicas(slice(first, first + lane.replicas))

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from simulating import simulate
 from strategies import SEEDS, populations
 
-from kdsim.engines import ENGINES, SGD, Lane, Recording
+from kdsim.engines import SGD, Lane, Recording
 from kdsim.measure import measure
 from kdsim.problems import GaussianMixture, SimplexLinear
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
@@ -165,7 +166,7 @@ def test_no_valid_bound_is_violated(student):
     for batch_size in (1, 8):
         smoothness = constants(learner, population).expected_smoothness(batch_size)
         lanes = [Lane(s, f / smoothness, 3, 64) for s in supervisions for f in (0.25, 0.5, 1.0)]
-        record, _ = ENGINES["torch"].run(
+        record, _ = simulate(
             learner, population, lanes, SGD(1_500, batch_size, dtype="float64"), Recording(),
             reference=reference, anchor=learner.anchor(population),
         )  # fmt: skip
@@ -233,7 +234,7 @@ def test_biased_floor_against_simulation():
     student = SoftmaxRegression(0.2, "centred")
     lanes = [Lane(s, 0.01, 3, 200) for s in (Confusion(0.3, labels=True), LabelSmoothing(0.4), Temperature(2.0))]
     reference = minimiser(student, population)
-    record, _ = ENGINES["torch"].run(
+    record, _ = simulate(
         student, population, lanes, SGD(8_000, dtype="float64"), Recording(checkpoints=3, tail_fraction=0.6),
         reference=reference, anchor=student.anchor(population),
     )  # fmt: skip

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from simulating import simulate
 
 from kdsim.config import ConfigError
-from kdsim.engines import ENGINES, SGD, Lane, Recording
+from kdsim.engines import SGD, Lane, Recording
 from kdsim.measure.spectrum import spectrum
 from kdsim.population import Population
 from kdsim.problems import GaussianMixture, SimplexLinear
@@ -85,7 +86,7 @@ def test_measured_spectrum_follows_theory():
     optimum = population.optimum
     step_size = 0.02 * SecondMoments(population, 0.02, 1).stability_limit
     directions = eigendirections(student, population, optimum, 4)[1]
-    record, _ = ENGINES["torch"].run(
+    record, _ = simulate(
         student, population, [Lane(OneHot(), step_size, 2, 128)], SGD(12_000), Recording(2, 0.9, 8),
         reference=optimum, anchor=student.anchor(population), directions=directions,
     )  # fmt: skip

@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from simulating import simulate
 from strategies import SEEDS, populations
 
 from kdsim.config import ConfigError
-from kdsim.engines import ENGINES, SGD, Lane, Recording
+from kdsim.engines import SGD, Lane, Recording
 from kdsim.population import Population
 from kdsim.problems import SimplexLinear
 from kdsim.students import LeastSquares
@@ -200,7 +201,7 @@ def test_measured_curve_follows_the_recursion(batch_size, fraction):
     replicas = 256
     lanes = [Lane(supervision, step_size, seed=11, replicas=replicas) for supervision in supervisions]
     sgd, student = SGD(2_000, batch_size, dtype="float64"), LeastSquares()
-    record, _ = ENGINES["torch"].run(
+    record, _ = simulate(
         student, population, lanes, sgd, Recording(), reference=population.optimum, anchor=student.anchor(population)
     )
     for number, supervision in enumerate(supervisions):
@@ -228,7 +229,7 @@ def test_measured_excess_risk_follows_the_recursion_where_g_is_singular(problem)
     supervisions = [Exact(), OneHot(), Dirichlet(3.0), Annotators(2.5)]
     replicas, student = 4_096, LeastSquares()
     lanes = [Lane(supervision, step_size, seed=6, replicas=replicas) for supervision in supervisions]
-    record, _ = ENGINES["torch"].run(
+    record, _ = simulate(
         student, population, lanes, SGD(600, dtype="float64"), Recording(),
         reference=population.optimum, anchor=student.anchor(population),
     )  # fmt: skip

@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulating import simulate
 from strategies import SEEDS
 
 from kdsim.config import ConfigError
-from kdsim.engines import ENGINES, SGD, Lane, Recording
+from kdsim.engines import SGD, Lane, Recording
 from kdsim.measure import interval, tail_floor
 from kdsim.population import Population
 from kdsim.problems import Digits, GaussianMixture, SimplexLinear
@@ -217,7 +218,7 @@ def test_what_second_order_leaves_on_softmax_regression():
     moments = linearised_moments(student, population, optimum, 1)
     pairs = [(s, f * moments.stability_limit) for s in (OneHot(), Dirichlet(4.0)) for f in (0.2, 0.1)]
     lanes = [Lane(supervision, step_size, seed=5, replicas=replicas) for supervision, step_size in pairs]
-    record, _ = ENGINES["torch"].run(
+    record, _ = simulate(
         student, population, lanes, SGD(2_000), Recording(2, 0.8, 8), reference=optimum,
         anchor=student.anchor(population),
     )  # fmt: skip
