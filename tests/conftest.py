@@ -1,8 +1,10 @@
-"""Settings of all tests: reproducible examples, one thread.
+"""Settings of all tests: reproducible examples, one thread, here and in processes that a test starts.
 
 Two torch threads wait for each other at every operation when another process holds a core: ten times slower. Who leaves
 out the slow tests also gets fewer generated examples of each property; CI runs all.
 """
+
+import os
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ settings.register_profile("kdsim", **COMMON)
 settings.register_profile("quick", **COMMON, max_examples=30)
 settings.load_profile("kdsim")
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:

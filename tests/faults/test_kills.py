@@ -16,6 +16,7 @@ from fault_simulations import FaultSimulations
 from fault_trainings import FaultTrainings
 from killing import killed_at, operations
 from processes import (
+    PATIENCE,
     SIMULATIONS,
     TRAININGS,
     Child,
@@ -35,7 +36,7 @@ from kdsim.study.runner import Interrupted, Progress
 BLOCKS = FaultSimulations("autograd", steps=6000, replicas=20, seeds=(0,))
 CHUNKS = {"block_replicas": 9, "slice_seconds": 0.0}
 """Cells of three blocks, each of several chunks of the engine."""
-KILLS = 4
+KILLS = 3
 """Kills at each kind of operation on files, if there are so many of it."""
 
 
@@ -83,16 +84,32 @@ def test_killed_at_any_operation_on_files(tmp_path: Path, study: Study, options:
 
 # At random moments ------------------------------------------------------------------------------
 
+TEACHERS = {
+    "pairs": "resnet8 to resnet8",
+    "kinds": "deterministic,laplace",
+    "recipes": "crd",
+    "epochs": "2",
+    "teacher_epochs": "2",
+    "samples": "2",
+    "replicas": "2",
+    "evaluations": "4",
+    "data.problem.samples": "200",
+    "data.problem.validation_samples": "60",
+    "data.problem.test_samples": "60",
+}
+"""Of teacher-kinds: trainings of networks, and fits of teachers to them."""
 RUNS = {
     "cpu_fused": (SIMULATIONS, "--set", "engine=cpu_fused", "--set", "steps=60000", "--set", "seeds=0,1,2"),
     "torch": (SIMULATIONS, "--set", "engine=torch", "--set", "steps=3000", "--replicas", "64"),
     "autograd": (SIMULATIONS, "--set", "engine=autograd", "--set", "steps=10000", "--block-replicas", "5"),
     "trainings": (TRAININGS, "--set", "steps=60"),
+    "teachers": ("teacher-kinds", *(text for item in TEACHERS.items() for text in ("--set", "=".join(item)))),
 }
 
 
 def once(file: str, out: Path, *arguments: str) -> Ended:
     save_often()
+    out.with_name("begun").touch()
     return run_study(file, out, *arguments)
 
 
@@ -125,13 +142,12 @@ def test_told_to_stop_at_random_moments(tmp_path: Path, signals: tuple[signal.Si
     command, generator, told = RUNS["torch"], random.Random(len(signals)), 0
     seconds = in_child(timed, command[0], tmp_path / "undisturbed", *command[1:])
     for trial in range(4):
+        (tmp_path / "begun").unlink(missing_ok=True)
         child, started = Child(once, command[0], tmp_path / "stopped", *command[1:]), time.monotonic()
-        if trial % 2:  # once it computes
-            while not any(tmp_path.glob("stopped/partial/*.lock")) and time.monotonic() - started < seconds:
-                time.sleep(0.01)
-            time.sleep(generator.uniform(0, seconds / 8))
-        else:
-            time.sleep(generator.uniform(seconds / 8, seconds / 2))
+        sign = "begun" if trial else "stopped/partial/*.lock"  # once as soon as it computes
+        while not any(tmp_path.glob(sign)) and time.monotonic() - started < PATIENCE:
+            time.sleep(0.005)
+        time.sleep(generator.uniform(0.01, seconds / 2) if trial else 0)
         for number in signals:
             child.signal(number)
         try:
@@ -192,14 +208,14 @@ def test_two_interrupts_end_it_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("executor", "kills"), [("local", 6), ("dask", 2)])
-def test_a_short_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, kills: int) -> None:
+@pytest.mark.parametrize(("executor", "kills", "steps"), [("local", 5, 30_000), ("dask", 2, 60_000)])
+def test_a_short_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, kills: int, steps: int) -> None:
     """A small version of `python -m benchmarks.soak`."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     if executor == "dask":
         pytest.importorskip("distributed")
     soak = pytest.importorskip("benchmarks.soak")
-    monkeypatch.setattr(soak, "SETTINGS", {"steps": 60_000, "replicas": 64, "levels": 1})
-    monkeypatch.setattr(soak, "GAP_SECONDS", 2.0)
+    monkeypatch.setattr(soak, "SETTINGS", {"steps": steps, "replicas": 64, "levels": 1})
+    monkeypatch.setattr(soak, "GAP_SECONDS", 0.5)
     found = soak.soak(kills, executor, workers=2, seed=1, folder=tmp_path)
     assert found["identical"] and found["kills"] == kills and found["cells"] == 6, found
