@@ -235,7 +235,7 @@ def test_bad_options_are_one_line(
 
 def _start(out: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "kdsim.cli", "run-study", str(TINY), "--out", str(out), "--set", "steps=40000"]
-    options = ["--executor", "dask", "--workers", "2", "--block-replicas", "8", *more]
+    options = ["--executor", "dask", "--workers", "1", "--block-replicas", "8", *more]
     return subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
