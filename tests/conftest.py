@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("kdsim", **COMMON)
-settings.register_profile("quick", **COMMON, max_examples=30)
+settings.register_profile("quick", **COMMON, max_examples=20)
 settings.load_profile("kdsim")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -122,6 +122,7 @@ def test_image_noise_sweep_from_the_command_line(capsys: pytest.CaptureFixture[s
         assert row["fluctuation_low"] <= row["fluctuation"] <= row["fluctuation_high"]
 
 
+@pytest.mark.slow
 def test_cifar_distillation_on_known_images(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--set=data=known-images", *(f"--set=data.problem.{text}" for text in IMAGES)]
     assert main(["run-study", "cifar-distillation", "--quick", *sizes, "--set=losses=label-cross-entropy,dkd"]) == 0

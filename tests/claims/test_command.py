@@ -51,6 +51,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> tuple[Claim, ...]:
     return chosen
 
 
+@pytest.mark.slow
 def test_writes_its_report_and_reuses_what_is_stored(
     tiny: tuple[Claim, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -183,6 +183,7 @@ def test_a_file_that_was_removed(
         assert stored(copy) == expected, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [SIMULATED, TRAINED], ids=["simulations", "trainings"])
 def test_files_of_another_cell(tmp_path: Path, undisturbed: dict[Study, Path], study: Study) -> None:
     """Each is sound by itself, but is not that of this cell; so for whole cells under another name."""
@@ -206,6 +207,7 @@ def exchange(origin: Path, target: Path) -> None:
         shutil.copy(origin, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plan", "block", "state"])
 def test_work_under_way_of_something_else(
     tmp_path: Path, undisturbed: dict[Study, Path], stopped: dict[Study, Path], kind: str
@@ -226,6 +228,7 @@ def test_work_under_way_of_something_else(
     assert stored(out) == stored(undisturbed[SIMULATED]) and not leftovers(out)
 
 
+@pytest.mark.slow
 def test_weights_and_teachers_of_another(tmp_path: Path, undisturbed: dict[Study, Path]) -> None:
     out, expected, (base, student) = tmp_path / "out", stored(undisturbed[TRAINED]), TRAINED.cells()[:2]
     teacher = digest(student.teacher)

@@ -285,6 +285,7 @@ def test_batches_larger_than_the_pool(engine, sgd):
     assert row["diverged"] == 0
 
 
+@pytest.mark.slow
 def test_all_but_one_point_held_out():
     """The student sees one point, and is looked at on the five others."""
     sgd = SGD(20, held_out=5)

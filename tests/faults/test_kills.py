@@ -168,6 +168,7 @@ def test_told_to_stop_at_random_moments(tmp_path: Path, signals: tuple[signal.Si
 # Without another process ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_at_each_step_in_turn(tmp_path: Path, number: signal.Signals) -> None:
     """Told to stop at its first sign of life, again and again, it still comes to its end, and does nothing twice."""

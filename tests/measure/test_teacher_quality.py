@@ -102,6 +102,7 @@ def test_gradient_noise_is_that_of_theory_at_the_bcp(supervision):
     assert abs(found["gradient_noise"] - expected) <= 4 * error + 1e-12
 
 
+@pytest.mark.slow
 def test_moments_are_unbiased_over_the_posterior():
     """Means over 3000 teachers of S = 2 samples each, Dirichlet about p, against the exact moments; |z| < 4."""
     exact = pool(6)

@@ -213,6 +213,7 @@ def test_starts_of_ones_own():
             Scaled(low=low, high=high).size(4, 3)
 
 
+@pytest.mark.slow
 def test_threads_have_modules_of_their_own(monkeypatch):
     """Blocks walk at the same time; `functional_call` exchanges a module's tensors while it runs."""
     monkeypatch.setattr("kdsim.engines.autograd.BLOCK_REPLICAS", (2, 2))

@@ -150,6 +150,7 @@ def recomputed(store: Store, student: StudentTrainer) -> list[dict[str, float]]:
     return found
 
 
+@pytest.mark.slow
 def test_replicas_have_the_deviation_from_their_own_teacher(stored: StudyResults) -> None:
     store = Store(stored.folder.parent.parent)
     students = [cell for cell in small(parts=("points",), replicas=3).cells() if isinstance(cell, StudentTrainer)]

@@ -128,6 +128,7 @@ def test_losses_learn_the_class_shares_of_the_data() -> None:
 # Results ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_row_has_its_groups_and_parts(stored: StudyResults) -> None:
     for row in stored.records:
         assert row["imbalance"] == pytest.approx(20) and row["diverged"] == 0
@@ -141,6 +142,7 @@ def test_every_row_has_its_groups_and_parts(stored: StudyResults) -> None:
     assert {f"bcp_kl_{part}_mean" for part in ("between", "within", *GROUPS)} <= set(stored.curves)
 
 
+@pytest.mark.slow
 def test_the_bias_of_the_long_tailed_bcp(stored: StudyResults) -> None:
     pool = SMALL.cells()[0].pools().test
     tail = under_prior(pool.p, balanced_prior(6), exponential_prior(6, 20.0))
@@ -153,6 +155,7 @@ def test_the_bias_of_the_long_tailed_bcp(stored: StudyResults) -> None:
         assert 0 < row["group_prior_bias"] < row["prior_bias"]
 
 
+@pytest.mark.slow
 def test_students_of_the_exact_bcp_have_its_bias(stored: StudyResults) -> None:
     """The limits that are known: KD, DKD and equal groups alone keep the teacher's bias, and nothing varies.
 
@@ -175,6 +178,7 @@ def test_students_of_the_exact_bcp_have_its_bias(stored: StudyResults) -> None:
     assert head > tail + 0.2
 
 
+@pytest.mark.slow
 def test_the_tables(stored: StudyResults) -> None:
     first, second = group_report.tables(stored.records)
     assert first.headers == ["loss", "taught by", "acc. %", *(f"{n} %" for n in GROUPS), *(f"KL {n}" for n in GROUPS)]
@@ -210,6 +214,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert all(row["test_bias_removed"] is not None for row in rows)
 
 
+@pytest.mark.slow
 def test_the_figure_of_points_alone(stored: StudyResults) -> None:
     from kdsim.figures.long_tail import figure
 

@@ -31,6 +31,7 @@ def test_default_cells():
         assert {cell.supervision.name for cell in own} == {"exact", "one-hot", "dirichlet", "annotators"}
 
 
+@pytest.mark.slow
 def test_step_sizes_out_of_reach_are_left_out():
     study = PLSweep(max_steps=5_000)
     cells = study.cells()

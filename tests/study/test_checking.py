@@ -78,6 +78,7 @@ def test_what_is_whole(stored: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert found["intact"] and found["findings"] == [] and contents(stored) == before
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In every file but the table for people and what figures were drawn."""
     files = [path for path in sorted(copy.rglob("*")) if path.is_file() and path.suffix != ".csv"]

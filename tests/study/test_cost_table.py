@@ -84,6 +84,7 @@ def test_durations_lie_between_their_bounds(parts: list[tuple[float, int, float,
     assert found.wall(workers) <= (work / workers + max(chain)) * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_a_study_of_packs(tmp_path: Path) -> None:
     found = study_cost(STUDY, Store(tmp_path))
     (pack,) = found.costs

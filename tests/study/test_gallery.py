@@ -8,6 +8,8 @@ import pytest
 
 from kdsim.cli import main
 
+pytestmark = pytest.mark.slow  # they draw figures
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -92,6 +92,7 @@ def test_slices_change_nothing(tmp_path: Path, executor: OnDask) -> None:
     assert [state.done for state in seen] == sorted(state.done for state in seen) and len(seen) > 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_goes_on(tmp_path: Path, executor: OnDask) -> None:
     """By a signal once the worker has reported progress."""
     study = Tiny(steps=40_000, supervisions=Tiny().supervisions[:1])
@@ -190,6 +191,7 @@ def test_only_the_study_files_travel_that_a_value_needs(tmp_path: Path) -> None:
         found.value()
 
 
+@pytest.mark.slow
 def test_a_worker_imports_the_study_file_of_a_task(tmp_path: Path) -> None:
     """In a process that has not seen it; so does the one that chooses the engine of a cell."""
     study = loading.load(str(TINY), {})

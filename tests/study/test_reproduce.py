@@ -301,6 +301,7 @@ def test_cells_of_a_study_file_need_the_file(tiny: Path, tmp_path: Path, capsys:
     assert "none of those given by --study has this SHA-256" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_cells_with_and_without_a_study_file(tiny: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for digest in digests(tiny):
         shutil.copytree(tiny / "cells" / digest, copy / "cells" / digest)

@@ -195,6 +195,7 @@ def test_exact_recursion_refuses_a_large_rank():
     assert predict(LeastSquares(), wide, OneHot(), 1e-3, 1, [1]).exact_floor > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     LEAST_SQUARES,

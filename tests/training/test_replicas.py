@@ -119,6 +119,7 @@ def test_an_interruption_of_the_caller_ends_all(two_threads, tmp_path, python_ha
     assert len(list(tmp_path.iterdir())) >= 1
 
 
+@pytest.mark.slow
 def test_told_to_stop_side_by_side_it_goes_on_bit_for_bit(two_threads, tmp_path):
     subject, asked = trainer(3), iter(range(1000))
     assert subject.run(checkpoints=tmp_path, stop=lambda: next(asked) >= 7) is None

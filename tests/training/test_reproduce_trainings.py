@@ -53,12 +53,14 @@ def reproduce(capsys: pytest.CaptureFixture[str], out: Path, *options: str) -> t
     return code, json.loads(capsys.readouterr().out)["cells"]
 
 
+@pytest.mark.slow
 def test_a_teacher_and_its_student_are_identical(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, cells = reproduce(capsys, Store(stored).latest("distilled"))
     assert code == 0 and [cell["verdict"] for cell in cells] == ["identical"] * 2
     assert all(cell["promised"] for cell in cells)
 
 
+@pytest.mark.slow
 def test_other_weights_are_found(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One weight of one replica, with its checksum right, and nothing else."""
     from kdsim.config import digest

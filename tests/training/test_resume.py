@@ -87,6 +87,7 @@ def test_stopped_in_its_last_step_or_before_its_first(tmp_path):
     assert found is not None and same(found, expected)
 
 
+@pytest.mark.slow
 def test_progress_counts_what_was_done_before(tmp_path):
     """Replica-steps, never falling, from where the run starts to all there are."""
     trainer, seen = tiny(4, replicas=3), []

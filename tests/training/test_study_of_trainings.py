@@ -148,6 +148,7 @@ def test_an_interrupted_study_goes_on_bit_for_bit(tmp_path: Path, out: Path, don
     assert list((tmp_path / "partial").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_teacher_fails_its_student_alone(tmp_path: Path, out: Path) -> None:
     """One line for the student; another training of the same study is kept."""
     other = tiny(2, supervision=Dirichlet(2.0), recipe=RECIPE)

@@ -181,6 +181,7 @@ def test_divergence_between_two_evaluations_keeps_what_was_seen(monkeypatch):
 # Teachers ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_student_of_a_teacher():
     """Two teachers, three students; the teacher's logits for the images of a visit are the targets."""
     training = tiny(4, replicas=2)

@@ -171,6 +171,7 @@ def test_replica_learns_from_its_teacher():
         assert (heard.calls[0][1] == own).all()
 
 
+@pytest.mark.slow
 def test_images_that_stay_are_asked_about_once():
     """The teacher is asked once about each image, and says of a visit what it says of that image."""
     asked, heard = [], Heard()
