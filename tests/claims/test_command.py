@@ -120,6 +120,7 @@ def test_with_cifar_it_is_judged_and_later_read_back(
     assert not any("KL" in part["condition"] for part in entries[0]["parts"])
 
 
+@pytest.mark.slow
 def test_a_study_that_fails_is_no_missing_data(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

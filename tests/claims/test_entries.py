@@ -38,6 +38,7 @@ def test_no_section_is_invented() -> None:
     assert all(source.startswith(known) for source in numbered), numbered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_studies_can_be_stored(quick: bool) -> None:
     for study in studies_of(CLAIMS, quick):

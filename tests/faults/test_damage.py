@@ -247,6 +247,7 @@ def test_weights_and_teachers_of_another(tmp_path: Path, undisturbed: dict[Study
         shutil.rmtree(out)
 
 
+@pytest.mark.slow
 def test_a_study_file_is_written_again(tmp_path: Path, undisturbed: dict[Study, Path]) -> None:
     """study.json and its table come from the cells."""
     shutil.copytree(undisturbed[SIMULATED], tmp_path / "copy")
@@ -260,6 +261,7 @@ def test_a_study_file_is_written_again(tmp_path: Path, undisturbed: dict[Study, 
             assert len(read_study(folder).records) == 3
 
 
+@pytest.mark.slow
 def test_the_command_line_names_and_repairs(tmp_path: Path) -> None:
     """Exit code 2 and one line; then a line for each file that was moved."""
     settings = ("--set", "seeds=0", "--set", "steps=40", "--replicas", "4")
@@ -283,6 +285,7 @@ def change_version(cell: Path, version: int, without: tuple[str, ...] = ()) -> N
     file.write_text(json.dumps(signed(content | {"schema": version}) if not without else content | {"schema": version}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [SIMULATED, TRAINED], ids=["simulations", "trainings"])
 def test_cells_without_checksums_are_brought_up(tmp_path: Path, undisturbed: dict[Study, Path], study: Study) -> None:
     out, expected = tmp_path / "copy", stored(undisturbed[study])
@@ -300,6 +303,7 @@ def test_cells_without_checksums_are_brought_up(tmp_path: Path, undisturbed: dic
     assert cell.name in refused(study, out)
 
 
+@pytest.mark.slow
 def test_a_cell_of_a_later_version_is_refused_by_name(tmp_path: Path, undisturbed: dict[Study, Path]) -> None:
     out = tmp_path / "copy"
     shutil.copytree(undisturbed[SIMULATED], out)
@@ -312,6 +316,7 @@ def test_a_cell_of_a_later_version_is_refused_by_name(tmp_path: Path, undisturbe
 # Memory -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_set_aside_and_fails_then_is_a_failure(
     tmp_path: Path, undisturbed: dict[Study, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,6 +211,7 @@ def test_other_start_is_a_permutation() -> None:
 # Tables and figure --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tables_say_what_their_columns_are(stored: StudyResults) -> None:
     slopes, places = deviation_report.deviation_tables(stored.records)
     assert slopes.headers == ["teacher", "slope", "axis", "upper", ""]
@@ -266,6 +267,7 @@ def outside(figure: Figure) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_figure_from_stored_results(stored: StudyResults) -> None:
     figure = FIGURES["deviations"](stored)
     titles = [ax._left_title.get_text() for ax in figure.axes]
@@ -275,6 +277,7 @@ def test_figure_from_stored_results(stored: StudyResults) -> None:
     assert outside(figure) == []
 
 
+@pytest.mark.slow
 def test_figure_of_one_part(stored: StudyResults) -> None:
     computed = stored.rows["kind"] == "computation"
     alone, networks = copy(stored), copy(stored)

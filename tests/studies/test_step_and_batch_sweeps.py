@@ -40,6 +40,7 @@ def test_every_cell_is_as_long_as_its_step_size_needs():
         assert settle >= 0.99 * study.settle or cell.sgd.steps < 500
 
 
+@pytest.mark.slow
 def test_tolerance_cells_hold_the_floor():
     study = StepSizeSweep(problem=LINEAR, ridge=0.05, tolerance=0.3, tolerance_levels=3, nu_low=0.1)
     held = study.cells()[-3:]

@@ -92,6 +92,7 @@ def test_one_cell_alone_runs_in_its_pack(sweep: Path, tmp_path: Path, capsys: py
     assert list((tmp_path / "kept" / "partial").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_run_of_a_study(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = Tiny(problem=SoftmaxLinear(samples=32), supervisions=Tiny().supervisions[:2], steps=100)
     runner.run(other, copy)
@@ -127,6 +128,7 @@ def test_without_one_cell_of_its_pack_a_cell_runs_in_another(copy: Path, capsys:
     assert not any(cell["promised"] for cell in found["cells"])
 
 
+@pytest.mark.slow
 def test_a_cell_in_blocks_of_replicas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = Tiny(problem=SoftmaxLinear(samples=32), supervisions=Tiny().supervisions[:2], steps=100)
     runner.run(study, tmp_path, block_replicas=3)

@@ -189,6 +189,7 @@ def test_packs_share_everything_but_the_lane() -> None:
     assert found[0].replicas == 8 + 8 + 5
 
 
+@pytest.mark.slow
 def test_estimate_counts_and_times() -> None:
     started = time.monotonic()
     cost = packs.estimate(Tiny(steps=4_000_000))

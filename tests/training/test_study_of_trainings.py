@@ -90,6 +90,7 @@ def test_a_teacher_is_trained_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cells").iterdir())) == 3 and list((tmp_path / "partial").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_rows_and_tables(out: Path) -> None:
     result = runner.run(Distilled(with_teacher=True), out)
     student, teacher = result.rows

@@ -271,6 +271,7 @@ def test_noise_on_known_probabilities_reaches_the_targets():
     assert not torch.equal(q.argmax(-1), trainer.pools().train.y[index])
 
 
+@pytest.mark.slow
 def test_dropout_stands_before_the_head_in_training_only():
     """A share of the features is zero, others at each step and in each replica, and the rest is scaled up."""
     trainer = replace(tiny(6, evaluations=6), student=ImageNetwork("resnet8", dropout=0.4))
