@@ -47,6 +47,7 @@ def test_ratio_of_paired_means_covers() -> None:
     assert abs(covered / trials - 0.95) <= 4 * (0.95 * 0.05 / trials) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", STUDENTS)
 def test_propositions_on_generated_cases(student: str) -> None:
     found = Propositions(student, 8, 1).compute()

@@ -82,6 +82,7 @@ def test_walks_the_path_of_torch(student, population, settings, name, arguments)
         torch.testing.assert_close(block, expected, atol=1e-10, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("settings", [settings for settings, _, _ in SETTINGS])
 @pytest.mark.parametrize(("student", "population"), STUDENTS[::2], ids=["linear", "network"])

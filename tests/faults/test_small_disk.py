@@ -284,6 +284,7 @@ def _replace_by_a_file(out: Path) -> None:
     out.write_text("in the way")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("happens", "why"),
     [

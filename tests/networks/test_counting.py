@@ -113,6 +113,7 @@ def test_shared_and_frozen_parameters_count_once() -> None:
     assert parameter_count(nn.Sequential(layer, nn.BatchNorm1d(3), layer)) == 9 + 3 + 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_operations_are_half_of_torchs_count(name: str) -> None:
     """torch counts a multiply-add as two operations."""

@@ -43,6 +43,7 @@ def test_logits_are_the_head_of_the_features(name: str) -> None:
     assert (features.std(0) > 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_reach_all_parameters(name: str) -> None:
     network = seeded(name)

@@ -163,6 +163,7 @@ def turn_judgement(info: dict[str, Any], tables: dict[str, pd.DataFrame]) -> Non
     info["measurement"]["stationary"] = not info["measurement"]["stationary"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [

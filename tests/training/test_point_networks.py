@@ -276,6 +276,7 @@ def test_a_gpu_takes_the_same_steps(tmp_path):
 # Checkpoints --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 @pytest.mark.parametrize("targets", ["frozen", "fresh"])
 def test_stopped_at_random_steps_it_ends_bit_for_bit_alike(tmp_path, optimiser, targets):
