@@ -175,11 +175,13 @@ class Executor(ABC):
     Attributes:
         slots: tasks that it takes at a time.
         block_replicas: replicas that it wants in a pack, at most; None for the default of `packs`.
+        stranded: whether nobody is there who could end the tasks that it has.
         report, stop, slice_seconds: see `begin`.
     """
 
     slots: int = 1
     block_replicas: int | None = None
+    stranded: bool = False
 
     def begin(self, report: Callable[[int, int], None], stop: Callable[[], bool], slice_seconds: float) -> None:
         """A run starts.

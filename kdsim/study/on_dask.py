@@ -75,18 +75,40 @@ class OnDask(Executor):
         self._token = uuid.uuid4().hex
         self._events: queue.SimpleQueue[tuple[int, int | None]] = queue.SimpleQueue()
         self._futures: dict[int, Future] = {}
+        self._on_gpu: set[int] = set()
         self._looked = self._told = float("-inf")
         self._workers = 0
+        self._able, self._able_at, self._missed = True, time.monotonic(), False
         self._address = client.scheduler_info()["address"]
         client.subscribe_topic(self._token, lambda event: self._events.put(tuple(event[1])))
 
     @property
     def slots(self) -> int:
         """Tasks that it takes at a time: more when more workers are there."""
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            with self._reached():
-                self._looked, self._workers = time.monotonic(), len(self.client.nthreads())
+        self._look()
         return PREFETCH * max(self._workers, 1)
+
+    @property
+    def stranded(self) -> bool:
+        """No worker is left, or none with a GPU and all tasks need one."""
+        self._look()
+        return not self._able
+
+    def _look(self) -> None:
+        """See what workers there are, and say so if for a while none was there that could do anything."""
+        now = time.monotonic()
+        if now - self._looked <= LOOK_SECONDS:
+            return
+        all_on_gpu = bool(self._futures) and self._on_gpu == self._futures.keys()
+        with self._reached():
+            self._looked, self._workers = now, len(self.client.nthreads())
+            workers = self._gpus() if all_on_gpu else self._workers
+        self._able = bool(workers or not self._futures)
+        if self._able:
+            self._able_at, self._missed = now, False
+        elif now - self._able_at > PATIENCE_SECONDS and not self._missed:
+            self._missed = True
+            self.note(f"no worker {'with a GPU ' if all_on_gpu else ''}is left: waiting for one")
 
     def check(self, cells: Sequence[Any]) -> None:
         """Wait for a worker; refuse engines that do not exist, GPUs that no worker has, workers of another kdsim."""
@@ -146,13 +168,18 @@ class OnDask(Executor):
         with self._reached():
             future = self.client.submit(run_task, sent, packed(task), resources=resources, pure=False, priority=-number)
         self._futures[number] = future
+        if on_gpu:
+            self._on_gpu.add(number)
         future.add_done_callback(lambda _: self._events.put((number, None)))
 
     def wait(self, seconds: float) -> tuple[int, Outcome] | None:
         """Pass reports on until a task ends or the time is over."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
+            self._look()
             if self.stop() and time.monotonic() - self._told > LOOK_SECONDS:  # again: workers may have come
+                if self._told < 0:
+                    self.note("told to stop: workers end their chunks of steps, and what they have is saved")
                 self._told = time.monotonic()
                 with self._reached():
                     self.client.run(tell_to_stop, self._token, wait=False, on_error="ignore")
@@ -163,6 +190,7 @@ class OnDask(Executor):
             if done is not None:
                 self.report(number, done)
             elif number in self._futures:
+                self._on_gpu.discard(number)
                 return number, self._outcome(self._futures.pop(number))
         return None
 

@@ -165,7 +165,7 @@ class Session:
             while self._waiting or self._active:
                 if not self.told_to_stop.is_set():
                     self._fill()
-                elif not self._flying:
+                elif not self._flying or self.executor.stranded:
                     raise Interrupted(self._where())
                 if self._flying:
                     ended = self.executor.wait(POLL_SECONDS)

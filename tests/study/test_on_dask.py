@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
 from distributed.comm import CommClosedError
 from given import Given
 from tiny_study import Tiny
@@ -165,6 +165,33 @@ def test_a_lost_scheduler_is_one_line(monkeypatch: pytest.MonkeyPatch, executor:
     for step in (lambda: executor.slots, lambda: executor.wait(1.0), lambda: executor.submit(1, Walk(pack, 0, None))):
         with pytest.raises(ExecutorGone, match=r"the scheduler at .* is gone"):
             step()
+
+
+@pytest.mark.parametrize("on_gpu", [False, True], ids=["none", "no-gpu"])
+def test_a_run_without_workers_says_so_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Client, on_gpu: bool
+) -> None:
+    """Of tasks that nobody takes none ends, so that a run that is told to stop may not wait for them."""
+    said: list[str] = []
+
+    def note(line: str) -> None:
+        said.append(line)
+        if len(said) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    executor = OnDask(client, False, note)
+    monkeypatch.setattr(on_dask, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(on_dask, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(OnDask, "check", lambda self, cells: None)
+    if on_gpu:
+        monkeypatch.setattr(Walk, "device", "cuda")
+    else:
+        monkeypatch.setattr(client, "nthreads", dict)
+        monkeypatch.setattr(client, "submit", lambda *arguments, **options: Future("nobody", client))
+    with pytest.raises(Interrupted, match=r"0 of 3 cells are stored in .*; the same command goes on from there"):
+        runner.run(Tiny(), tmp_path, executor=executor)
+    what = "no worker with a GPU is left" if on_gpu else "no worker is left"
+    assert said[0] == f"{what}: waiting for one"
 
 
 def test_only_the_part_of_a_tensor_travels_that_is_shown() -> None:
