@@ -20,7 +20,6 @@ def check_results(out: Out = "results", as_json: Json = False) -> int:
     version without checksums. Nothing is written. The exit code is 0 if nothing is damaged, else 1.
     """
     from kdsim.study.checking import BROKEN, check
-    from kdsim.study.report import Table
 
     found = check(Path(out))
     if as_json:
@@ -34,10 +33,11 @@ def check_results(out: Out = "results", as_json: Json = False) -> int:
         return 1 if found.damaged else 0
     notices = [finding for finding in found.findings if finding.kind != BROKEN]
     shown = [*found.damaged, *notices[:LISTED]]
-    if shown:
-        rows = [[item.kind, *map(cli_output.one_line, (item.path, item.what, item.advice))] for item in shown]
-        notes = [f"... and {len(notices) - LISTED} more notices: --json has all"] if len(notices) > LISTED else []
-        cli_output.print_table(Table(["", "where", "what", "what to do"], rows, notes=notes))
+    for item in shown:  # not a table: paths are to be copied, and too long to stand beside something
+        print(f"{item.kind}: {cli_output.one_line(item.path)}")
+        print(*(f"  {cli_output.one_line(text)}" for text in (item.what, item.advice) if text), "", sep="\n")
+    if len(notices) > LISTED:
+        print(f"... and {len(notices) - LISTED} more notices: --json has all\n")
     read = ", ".join(f"{count} {name}" for name, count in found.counts.items())
     count = len(found.damaged)
     print(f"{out}: read {read}; " + (f"{count} damaged" if count else "nothing is damaged"))

@@ -50,7 +50,8 @@ def exhibits(store: Store, known: Mapping[str, type[Study]], names: Sequence[str
     """
     wanted = list(names) or [name for name in known if store.runs(name)]
     if not wanted:
-        raise ConfigError(f"no study of kdsim is stored in {str(store.root)!r}: run one with --out {store.root}")
+        place = f"{str(store.root)!r}{others_than(known, store)}"
+        raise ConfigError(f"no study of kdsim is stored in {place}: run one with --out {store.root}")
     found = []
     for name in wanted:
         default = known[name]()
@@ -58,6 +59,12 @@ def exhibits(store: Store, known: Mapping[str, type[Study]], names: Sequence[str
         results = read_study(folder if folder.is_dir() else store.latest(name))
         found.append(Exhibit(results, default.summary, report.changed_settings(results.settings, encode(default))))
     return found
+
+
+def others_than(known: Mapping[str, type[Study]], store: Store) -> str:
+    """Which stored studies a page leaves out, in brackets; empty if none."""
+    names = [name for name in store.names() if name not in known]
+    return f" (but {', '.join(map(repr, names))}, of study files)" if names else ""
 
 
 def section(exhibit: Exhibit, figure: str | None, tables: Sequence[Table]) -> str:

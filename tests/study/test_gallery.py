@@ -57,3 +57,12 @@ def test_a_folder_that_is_a_file(out, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["gallery", "--out", str(out), "--to", str(tmp_path / "file")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_runs_of_study_files_are_left_out_by_name(tmp_path, capsys):
+    file = Path(__file__).parent.parent / "tiny_study.py"
+    assert main(["run-study", str(file), "--quick", "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    assert main(["gallery", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "page")]) == 2
+    error = capsys.readouterr().err
+    assert f"no study of kdsim is stored in '{tmp_path / 'out'}' (but 'tiny', of study files): run one" in error
