@@ -60,7 +60,9 @@ def _table(cost: StudyCost) -> Table:
             f"{each.replicas:,}",
             f"{each.steps:,}" if each.rates else "",
             _rate(each),
-            f"{_hours(each.hours)} {'GPU' if each.on_gpu else 'core'}" if each.seconds else "not known",
+            f"{_hours(each.hours)} +- {_hours(each.spread)} {'GPU' if each.on_gpu else 'core'}"
+            if each.seconds
+            else "not known",
             f"{100 * each.hours / total[each.on_gpu]:.0f} %" if total[each.on_gpu] else "",
             f"{100 * each.left:.0f} %",
             "" if each.bytes is None else _bytes(each.bytes),
@@ -80,7 +82,7 @@ def _notes(cost: StudyCost, probes: int) -> list[str]:
         f"Measured now on {machine['cpu']}, {machine['cores']} cores ({threads} used){gpus}: {probes} probes of each "
         "rate, +- half of their range.",
         "Core hours are seconds times the cores in use. Theory and measurement were timed on two cells of a pack after "
-        "a few steps; fits on a few images, once. On disk: tables, and weights of image networks.",
+        "a few steps, the first once; fits on a few images, once. On disk: tables, and weights of image networks.",
         "left: what is not stored yet; what interrupted work has done is not taken off it.",
     ]
     if cost.load > 0.75:

@@ -70,6 +70,7 @@ class Cost:
         seconds: of the engine or training on `threads` threads, by each probe; empty where it cannot be told.
         threads: cores that it takes meanwhile; 1 for a GPU.
         finish: seconds of theory and measurement of all cells, on one core.
+        finish_spread: half of their range over the probes.
         left: share of it that is not stored.
         bytes: on disk when it is stored; None where it is not known.
         problem: why something could not be measured.
@@ -85,6 +86,7 @@ class Cost:
     seconds: list[float]
     threads: int
     finish: float = 0.0
+    finish_spread: float = 0.0
     left: float = 1.0
     bytes: float | None = None
     problem: str = ""
@@ -110,7 +112,8 @@ class Cost:
     @property
     def spread(self) -> float:
         """Half of the range of `hours` over the probes."""
-        return (max(self.seconds) - min(self.seconds)) / 2 * self.threads / HOUR if self.seconds else 0.0
+        walked = (max(self.seconds) - min(self.seconds)) / 2 * self.threads if self.seconds else 0.0
+        return (walked + (0.0 if self.on_gpu else self.finish_spread)) / HOUR
 
     def pieces(self) -> list[Piece]:
         """What workers do for what is left of it."""
@@ -147,9 +150,13 @@ class StudyCost:
         chosen = [cost for cost in self.costs if cost.on_gpu == on_gpu]
         shares = [cost.left if left else 1.0 for cost in chosen]
         total = sum(cost.hours * share for cost, share in zip(chosen, shares, strict=True))
-        if not on_gpu:  # theory and measurement of cells on a GPU
-            total += sum(cost.finish / HOUR * (cost.left if left else 1.0) for cost in self.costs if cost.on_gpu)
-        return total, sum(cost.spread * share for cost, share in zip(chosen, shares, strict=True))
+        spread = sum(cost.spread * share for cost, share in zip(chosen, shares, strict=True))
+        for cost in self.costs:
+            if cost.on_gpu and not on_gpu:  # theory and measurement of cells on a GPU
+                share = cost.left if left else 1.0
+                total += cost.finish / HOUR * share
+                spread += cost.finish_spread / HOUR * share
+        return total, spread
 
     def wall(self, workers: int) -> float:
         """Seconds that so many workers take for what is left, one core or GPU each.
@@ -207,7 +214,7 @@ def _pack_cost(pack: Pack, store: Store) -> Cost:
     times = [probe(prepared, block, PACK_SECONDS) for _ in range(PROBES)]
     blocks = pack.replicas / block.replicas
     seconds = [(step * pack.steps + checkpoint * looks) * blocks for step, checkpoint in times]
-    finish, size, problem = _finish_cost(pack)
+    finish, finish_spread, size, problem = _finish_cost(pack)
     missing = [cell for cell in pack.cells if not store.has_cell(config.digest(cell))]
     on_gpu = cell.device.startswith("cuda")
     return Cost(
@@ -219,6 +226,7 @@ def _pack_cost(pack: Pack, store: Store) -> Cost:
         seconds=seconds,
         threads=1 if on_gpu else torch.get_num_threads(),
         finish=finish,
+        finish_spread=finish_spread,
         left=sum(cell.replicas for cell in missing) / pack.replicas,
         bytes=size,
         problem=problem,
@@ -226,10 +234,12 @@ def _pack_cost(pack: Pack, store: Store) -> Cost:
     )
 
 
-def _finish_cost(pack: Pack) -> tuple[float, float | None, str]:
-    """Seconds of theory and measurement of all cells of a pack, their bytes on disk, and why not if they are unknown.
+def _finish_cost(pack: Pack) -> tuple[float, float, float | None, str]:
+    """Seconds of theory and measurement of all cells of a pack, half of their range over the probes, their bytes on
+    disk, and why not if they are unknown.
 
-    Two cells are finished after a few steps. The first pays for what cells of one pool share.
+    Two cells are finished after a few steps. The first pays for what cells of one pool share, and only once; the second
+    is timed as often as rates are.
     """
     full, count = pack.cells[0], min(2, len(pack.cells))
     steps = min(pack.steps, SHORT_STEPS)
@@ -240,15 +250,19 @@ def _finish_cost(pack: Pack) -> tuple[float, float | None, str]:
         wanted = {config.digest(cell) for cell in cells}
         times, found = [], None
         for seen in work.seen(short, work.Ended(walked.record, walked.parameters, 0.0, walked.marks), wanted):
-            started = time.monotonic()
-            (found,) = work.finish(short, [seen], 0.0, walked.marks)
-            times.append(time.monotonic() - started)
+            for _ in range(PROBES if times else 1):
+                started = time.monotonic()
+                (found,) = work.finish(short, [seen], 0.0, walked.marks)
+                times.append(time.monotonic() - started)
     except ConfigError as error:
-        return 0.0, None, f"theory and measurement of {pack}: {config.error_line(error)}"
+        return 0.0, 0.0, None, f"theory and measurement of {pack}: {config.error_line(error)}"
     more = len(full.recording.schedule(pack.steps)) / len(full.recording.schedule(steps))
     size = sum(len(data) * (more if name == CURVES_FILE else 1) for name, data in found.tables.items())
     size += len(json.dumps(found.info, indent=1))
-    return times[0] + (len(pack.cells) - 1) * times[-1], size * len(pack.cells), ""
+    first, others, count = times[0], times[1:], len(pack.cells) - 1
+    if not others:
+        return first, 0.0, size, ""
+    return first + count * mean(others), count * (max(others) - min(others)) / 2, size * len(pack.cells), ""
 
 
 # Trainings --------------------------------------------------------------------------------------

@@ -125,14 +125,13 @@ def reproduce(
             if isinstance(item.work, Pack):  # its other cells walk beside those that were asked for, no more
                 item.wanted &= wanted
         session.run()
-    failures = [(failure.line, failure.user_error) for failure in session.failures]
     judged: dict[str, tuple[Comparison, bool]] = {}
     differences: dict[str, int] = {}
     verdicts: dict[str, Verdict] = {}
     for digest, new in plan.names.items():
         if not again.has_cell(new):
-            line, user_error = next((each for each in failures if _is_of(each[0], new, session)), ("it failed", False))
-            verdicts[digest] = _unchecked(selection, digest, line, failed=not user_error)
+            failure = session.failed[new]
+            verdicts[digest] = _unchecked(selection, digest, failure.line, failed=not failure.user_error)
             continue
         try:
             stored = selection.store.read_cell(digest)
@@ -158,11 +157,6 @@ def reproduce(
         verdicts[digest] = _unchecked(selection, digest, why, failed=digest in selection.damaged)
     order = [*selection.infos, *(digest for digest in selection.refused if digest not in selection.infos)]
     return Reproduction([verdicts[digest] for digest in order], comparisons, differences)
-
-
-def _is_of(line: str, digest: str, session: Session) -> bool:
-    """Whether a failure is that of the pack or job of a cell."""
-    return any(digest in item.wanted and line.startswith(f"{item.work} failed: ") for item in session.items)
 
 
 def _unchecked(selection: Selection, digest: str, why: str, failed: bool) -> Verdict:

@@ -139,6 +139,7 @@ class Session:
         self.items = [_item(each) for each in todo]
         self.total = sum(item.size for item in self.items)
         self.failures: list[Failed] = []
+        self.failed: dict[str, Failed] = {}  # the failure of each cell that has one, by digest
         self.engine_seconds = 0.0
         self._cost = sum(item.cost for item in self.items)
         self._done_behind, self._cost_behind = 0, 0.0  # of items that are over
@@ -339,6 +340,7 @@ class Session:
             return
         line = f"{item.work} failed: {failure.line}"
         self.failures.append(Failed(line, failure.user_error, failure.damaged))
+        self.failed.update(dict.fromkeys(item.wanted, self.failures[-1]))
         self._over(item)
 
     def _restart(self, item: _Item) -> None:

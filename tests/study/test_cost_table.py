@@ -36,14 +36,16 @@ def whole(*costs: Cost) -> StudyCost:
 
 def test_hours_of_cores_and_gpus_and_their_uncertainty() -> None:
     found = whole(
-        cost(3600.0, 7200.0, threads=4, finish=1800.0, left=0.5),
-        cost(7200.0, 7200.0, device="cuda", finish=3600.0),
+        cost(3600.0, 7200.0, threads=4, finish=1800.0, finish_spread=360.0, left=0.5),
+        cost(7200.0, 7200.0, device="cuda", finish=3600.0, finish_spread=720.0),
         cost(),
     )
-    assert found.costs[0].hours == pytest.approx(4 * 1.5 + 0.5) and found.costs[0].spread == pytest.approx(2.0)
+    assert found.costs[0].hours == pytest.approx(4 * 1.5 + 0.5) and found.costs[0].spread == pytest.approx(2.1)
     assert found.costs[0].rates == pytest.approx([6 / 3600, 6 / 7200])
-    assert found.hours(on_gpu=False) == pytest.approx((6.5 + 1.0, 2.0))  # measurement of the GPU's cells is on a core
-    assert found.hours(on_gpu=False, left=True) == pytest.approx((3.25 + 1.0, 1.0))
+    assert found.hours(on_gpu=False) == pytest.approx(
+        (6.5 + 1.0, 2.1 + 0.2)
+    )  # measurement of the GPU's cells is on a core
+    assert found.hours(on_gpu=False, left=True) == pytest.approx((3.25 + 1.0, 1.05 + 0.2))
     assert found.hours(on_gpu=True) == pytest.approx((2.0, 0.0))
 
 
@@ -89,7 +91,8 @@ def test_a_study_of_packs(tmp_path: Path) -> None:
     found = study_cost(STUDY, Store(tmp_path))
     (pack,) = found.costs
     assert (pack.cells, pack.replicas, pack.steps, pack.left, pack.problem) == (2, 16, 20_000, 1.0, "")
-    assert len(pack.seconds) == cost_table.PROBES and all(seconds > 0 for seconds in pack.seconds) and pack.finish > 0
+    assert len(pack.seconds) == cost_table.PROBES and all(seconds > 0 for seconds in pack.seconds)
+    assert pack.finish > pack.finish_spread > 0
     assert pack.bytes > 2 * 1000 and found.stored == 0 and found.cells == 2
     assert not tmp_path.exists() or list(tmp_path.iterdir()) == []  # nothing is written
 
