@@ -130,7 +130,7 @@ def test_killed_at_random_moments(tmp_path: Path, name: str) -> None:
         time.sleep(generator.uniform(0, seconds / 3))
         child.signal(signal.SIGKILL)
         killed += child.ended() == -signal.SIGKILL
-    assert killed >= 3
+    assert killed >= 2
     in_child(finish_study, command[0], tmp_path / "killed", *command[1:])
     assert stored(tmp_path / "killed") == stored(tmp_path / "undisturbed") and not leftovers(tmp_path / "killed")
 
