@@ -84,7 +84,7 @@ def fill(command: tuple[str, ...], by_files: bool = False, steps: int = 6) -> di
     processes.save_often()
     expected, pages, files = undisturbed(command)
     most, met = files if by_files else pages, {}
-    sizes = {*range(1, most, -(-most // steps)), *range(1, 8), *range(most - 8, most + 2)}  # the ends in small steps
+    sizes = {*range(1, most, -(-most // steps)), *range(1, 8, 2), *range(most - 9, most + 2, 2)}
     for number in sorted(sizes):
         size = {"files": number} if by_files else {"size": number * PAGE}
         processes.mount(DISK, **size)

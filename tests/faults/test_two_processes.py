@@ -76,7 +76,7 @@ def test_studies_that_overlap(tmp_path: Path, alone: tuple[dict[str, Any], int])
 @pytest.mark.slow
 def test_one_is_killed_while_the_other_waits_for_it(tmp_path: Path, alone: tuple[dict[str, Any], int]) -> None:
     """The other goes on with what is saved."""
-    study = FaultSimulations("autograd", steps=60_000, replicas=20, seeds=(0,))
+    study = FaultSimulations("autograd", steps=30_000, replicas=20, seeds=(0,))
     Child(finished, study, tmp_path / "alone").result()
     first = Child(finished, study, tmp_path / "out")
     pack = packs(study.cells(), BLOCKS)[0].digest
