@@ -209,7 +209,7 @@ def test_two_interrupts_end_it_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("executor", "kills", "steps"), [("local", 4, 20_000), ("dask", 1, 60_000)])
+@pytest.mark.parametrize(("executor", "kills", "steps"), [("local", 4, 20_000), ("dask", 1, 40_000)])
 def test_a_short_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, kills: int, steps: int) -> None:
     """A small version of `python -m benchmarks.soak`."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
