@@ -33,7 +33,7 @@ from kdsim.study import runner
 from kdsim.study.base import Study
 from kdsim.study.runner import Interrupted, Progress
 
-BLOCKS = FaultSimulations("autograd", steps=6000, replicas=20, seeds=(0,))
+BLOCKS = FaultSimulations("autograd", steps=1500, replicas=20, seeds=(0,))
 CHUNKS = {"block_replicas": 9, "slice_seconds": 0.0}
 """Cells of three blocks, each of several chunks of the engine."""
 KILLS = 3
@@ -125,7 +125,7 @@ def timed(file: str, out: Path, *arguments: str) -> float:
 def test_killed_at_random_moments(tmp_path: Path, name: str) -> None:
     command, generator, killed = RUNS[name], random.Random(name), 0
     seconds = in_child(timed, command[0], tmp_path / "undisturbed", *command[1:])
-    for _ in range(6):
+    for _ in range(4):
         child = Child(once, command[0], tmp_path / "killed", *command[1:])
         time.sleep(generator.uniform(0, seconds / 3))
         child.signal(signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_told_to_stop_at_random_moments(tmp_path: Path, signals: tuple[signal.Si
     """It says how to go on, if it was computing or storing; else it ends as any command does."""
     command, generator, told = RUNS["torch"], random.Random(len(signals)), 0
     seconds = in_child(timed, command[0], tmp_path / "undisturbed", *command[1:])
-    for trial in range(4):
+    for trial in range(3):
         (tmp_path / "begun").unlink(missing_ok=True)
         child, started = Child(once, command[0], tmp_path / "stopped", *command[1:]), time.monotonic()
         sign = "begun" if trial else "stopped/partial/*.lock"  # once as soon as it computes

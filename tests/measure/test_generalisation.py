@@ -131,9 +131,9 @@ def test_rows_of_a_cell_have_the_columns():
 @pytest.mark.slow
 @pytest.mark.parametrize("supervision", [OneHot(), Dirichlet(3.0)], ids=lambda s: s.name)
 def test_sandwich_at_large_n(supervision):
-    """N = 2,000 of 4,000 points, 800 data sets: all three within 5 standard errors of first order."""
+    """N = 2,000 of 4,000 points, 500 data sets: all three within 5 standard errors of first order."""
     population = GaussianMixture(classes=3, dimension=2, samples=4_000, variance=4.0).population(0)
-    lane = Lane(supervision, 1e-3, 9, 800)
+    lane = Lane(supervision, 1e-3, 9, 500)
     found = _run(STUDENT, population, lane, SGD(1, targets="frozen", training_set=2_000, dtype="float64"))
     first = frozen(STUDENT, population, supervision, population.optimum, 2_000)
     assert first.expansion < 0.05
