@@ -7,10 +7,8 @@ import hashlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -413,17 +411,3 @@ def test_a_reader_that_goes_away(tiny_run: Path) -> None:
     err = process.stderr.read()
     process.wait()
     assert "Traceback" not in err and "Exception" not in err
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_study_goes_on(here: Path) -> None:
-    command = [*KDSIM, "run-study", TINY, "--set", "steps=30000", "--engine", "torch"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (here / "results" / "partial").exists() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    assert (process.returncode, out) == (130, "")
-    assert err.count("\n") == 1 and "interrupted at step" in err and "same command goes on" in err
-    assert main(command[len(KDSIM) :]) == 0

@@ -21,12 +21,13 @@ from distributed.comm import CommClosedError
 from given import Given
 from tiny_study import Tiny
 
+from kdsim import config
 from kdsim.cli import main
 from kdsim.config import ConfigError, digest
 from kdsim.data import KnownPoints
 from kdsim.problems import SoftmaxLinear
 from kdsim.study import loading, on_dask, runner
-from kdsim.study.dask_worker import Sent, packed, run_task
+from kdsim.study.dask_worker import Sent, choice_on_worker, packed, run_task
 from kdsim.study.executors import ExecutorGone, Failed, Walk
 from kdsim.study.loading import import_study_file
 from kdsim.study.on_dask import OnDask
@@ -218,18 +219,13 @@ def test_only_the_study_files_travel_that_a_value_needs(tmp_path: Path) -> None:
         found.value()
 
 
-@pytest.mark.slow
-def test_a_worker_imports_the_study_file_of_a_task(tmp_path: Path) -> None:
-    """In a process that has not seen it; so does the one that chooses the engine of a cell."""
-    study = loading.load(str(TINY), {})
-    file = tmp_path / "cell.pickle"
-    file.write_bytes(pickle.dumps(packed(study.cells()[0])))
-    code = (
-        "import pickle, sys; from kdsim.study.dask_worker import choice_on_worker;"
-        "print(choice_on_worker(pickle.load(open(sys.argv[1], 'rb'))).engine)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, timeout=60)
-    assert ended.stdout == "torch\n", ended.stderr
+def test_a_worker_imports_the_study_file_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it has not seen it; so does the one that chooses the engine of a cell."""
+    cell = packed(loading.load(str(TINY), {}).cells()[0])
+    for name in [name for name in sys.modules if name.startswith(config.STUDY_MODULE)]:
+        monkeypatch.delitem(sys.modules, name)
+    assert choice_on_worker(cell).engine == "torch"
+    assert any(name.startswith(config.STUDY_MODULE) for name in sys.modules)
 
 
 @pytest.mark.parametrize(

@@ -431,7 +431,7 @@ def test_an_interrupted_rerun(sweep: Path, capsys: pytest.CaptureFixture[str], m
 @pytest.mark.slow
 def test_noise_sweep_quick_as_a_user_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results"
-    assert main(["run-study", "noise-sweep", "--quick", "--out", str(out)]) == 0
+    assert main(["run-study", "noise-sweep", "--quick", "--set", "levels=1", "--out", str(out)]) == 0
     found = reproduce(capsys, out)
     assert set(verdicts(found)) == {"identical"} and len(found["cells"]) == len(digests(out)) > 5
     found = reproduce(capsys, out, "--engine", "torch", "--cells", "4")
