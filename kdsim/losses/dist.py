@@ -21,7 +21,8 @@ def dist(
 
     p_i is the row of example i, correlated over the K classes; p_k the column of class k, correlated over the B
     examples of the batch. So the loss is not a mean over examples, and it depends on how batches are made up. The
-    columns of a batch of one have no correlation: they count as r = 0.
+    columns of a batch of one have no correlation: they count as r = 0. The correlation of probabilities that vary by
+    less than 1e-8 (`SMALLEST_NORM`), as those of a class that a confident student never gives, is shrunk towards 0.
 
     Args:
         student_logits, teacher_logits: (..., B, K).

@@ -6,7 +6,7 @@ import naive_losses as naive
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from loss_cases import COUNTS, LOSSES, SEEDS, TEMPERATURES, WEIGHTS, cases, label_of, random_case
 
@@ -67,7 +67,13 @@ def test_dkd(case, temperature, alpha, beta, factor):
     same(losses.dkd(student, teacher, labels, **settings), expected, rtol=1e-7)
 
 
+CERTAIN = torch.tensor([[7.7, -1.4, -10.9], [2.8, -5.4, -7.0]], dtype=torch.float64)
+"""Logits of a student whose probabilities of the last class vary by less than 1e-8 at temperature 0.5."""
+UNCERTAIN = torch.tensor([[2.0, 4.2, -3.6], [-2.0, -3.0, 0.9]], dtype=torch.float64)
+
+
 @given(cases(), TEMPERATURES, WEIGHTS, WEIGHTS)
+@example((CERTAIN, UNCERTAIN, torch.tensor([2, 2])), 0.5, 0.0, 1.0)
 def test_dist(case, temperature, beta, gamma):
     student, teacher, _ = case
     settings = {"temperature": temperature, "beta": beta, "gamma": gamma}
