@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from kdsim.data import cifar
 
-QUICK, SLOW = 6, 7
+QUICK, SLOW = 6, 5
 """Inputs of each surface."""
 SLOWER = ("weights", "folders", "tables")
 """Surfaces that simulate or train something first: a part of the slow tests alone."""

@@ -79,7 +79,7 @@ def test_bias_sweep_agrees_with_theory(tmp_path):
 
     The figure is drawn from the same results.
     """
-    results = read_study(run(BiasSweep(replicas=32), tmp_path).folder)
+    results = read_study(run(BiasSweep(replicas=20), tmp_path).folder)
     rows = results.rows[results.rows["supervision"] != "exact"]
     assert (abs(rows["floor"] / rows["first_order_floor"] - 1) < 0.02).all()
     assert (abs(rows["measured_variance"] / rows["variance"] - 1) < 0.05).all()

@@ -48,7 +48,7 @@ def test_one_hot_diverges_before_exact_bcp(tmp_path):
 
     And where both are steady exact BCP has the lower excess risk; no bound is printed as valid.
     """
-    study = NonconvexSweep(octaves=4, steps=3_000, nu_fractions=(0.4,))
+    study = NonconvexSweep(octaves=4, steps=2_000, nu_fractions=(0.4,))
     results = read_study(run(study, tmp_path).folder)
     rows = results.rows
     for _, own in rows.groupby("student"):
