@@ -147,7 +147,7 @@ class Session:
         self._active: list[_Item] = []
         self._flying: dict[int, tuple[_Item, Task]] = {}
         self._number = 0
-        self._elsewhere = False  # whether it was said that another process runs some
+        self._elsewhere = self._lockless = False  # whether it was said that another process runs some, and of no locks
         executor.begin(self._report, told_to_stop.is_set, slice_seconds)
 
     @property
@@ -213,6 +213,9 @@ class Session:
         if item.lock is None and not self._elsewhere:
             self._elsewhere = True
             self.note("another process runs a part of this study: it is left to it")
+        if item.lock is not None and not item.lock.is_locked and not self._lockless:
+            self._lockless = True
+            self.note("the results folder is on a file system without locks: processes that share it may work twice")
         return item.lock is not None
 
     def _begin(self, item: _Item) -> None:

@@ -30,7 +30,7 @@ from kdsim.untrusted import read_file
 PLAN = ".plan.json"
 POLL_SECONDS = 0.2
 """Time between two looks at a lock that another process holds."""
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """What file systems say that have no locks, as NFS without its daemon."""
 
 
@@ -198,7 +198,7 @@ class Unfinished:
         the same, and is renamed into place. So the file may be removed while it is held, and a file system without
         locks is as one on which nobody holds any.
         """
-        lock = FileLock(self.folder / f"{name}.lock", timeout=0, thread_local=False)
+        lock = FileLock(self.folder / f"{name}.lock", timeout=0, thread_local=False, fallback_to_soft=False)
         with storing(self.folder):
             try:
                 lock.acquire()

@@ -22,6 +22,7 @@ from kdsim.study.report import results_table
 from kdsim.study.runner import Interrupted, Progress
 from kdsim.study.store import STUDY_FILE, TABLE_FILE, Store, read_study
 from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE
+from kdsim.study.unfinished import NO_LOCKS
 from kdsim.supervision import Exact, OneHot
 
 LONG = Tiny(steps=3000, replicas=64)
@@ -132,6 +133,18 @@ def test_slices_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
     result = runner.run(LONG, tmp_path, slice_seconds=0)
     assert result.replica_steps == 3 * 64 * 3000
     assert tables(tmp_path, LONG) == tables(undisturbed, LONG)
+
+
+@pytest.mark.parametrize("code", NO_LOCKS)
+def test_a_run_without_locks_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refused(file: int, operation: int) -> None:
+        raise OSError(code, "no locks")
+
+    notes: list[str] = []
+    monkeypatch.setattr("fcntl.flock", refused)
+    result = runner.run(Tiny(steps=20), tmp_path, note=notes.append, block_replicas=8)
+    assert len(result.rows) == 3
+    assert notes == ["the results folder is on a file system without locks: processes that share it may work twice"]
 
 
 def test_a_failing_pack_keeps_the_others(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 from pathlib import Path
@@ -20,7 +19,7 @@ from kdsim.study.cells import CELL_FILE, STORE_VERSION, UNSIGNED, json_text
 from kdsim.study.rows import bound_curve, flat_row, json_ready
 from kdsim.study.store import STUDY_FILE, Store, read_study
 from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, curves_table, replicas_table
-from kdsim.study.unfinished import release
+from kdsim.study.unfinished import NO_LOCKS, release
 
 INFO = {"cell": {"class": "Cell"}, "summary": {}, "prediction": {"mu": 1.0}, "measurement": {"floor": math.inf}}
 CURVES = pd.DataFrame({"step": [0, 5], "dist_sq_mean": [2.0, math.nan]})
@@ -135,7 +134,7 @@ def test_a_plan_of_nothing_is_refused(store: Store, content: dict) -> None:
         list(store.unfinished.plans())
 
 
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("code", NO_LOCKS)
 def test_a_file_system_without_locks_is_used_without(store: Store, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def refused(file: int, operation: int) -> None:
         raise OSError(code, "no locks")
