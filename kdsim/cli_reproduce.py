@@ -116,7 +116,7 @@ def reproduce(
 def _further_classes() -> tuple[type, ...]:
     """Computations and teachers that belong to single studies of kdsim's."""
     from kdsim.claims.exact import GradientNoise, Propositions
-    from kdsim.studies.deviations import OtherStart
+    from kdsim.teachers.other_start import OtherStart
 
     return GradientNoise, Propositions, OtherStart
 

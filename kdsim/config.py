@@ -13,25 +13,28 @@ import hashlib
 import inspect
 import json
 import math
+import os
+import sys
 import traceback
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
+
+from kdsim import data_files, sources, study_files
 
 SCHEMA_VERSION = 2
 """Version of the stored form. It is part of every digest: a change of the schema reuses no old result."""
 
-CLASS, SOURCE = "class", "source_sha256"
+CLASS, SOURCE, FILES = "class", "source_sha256", "files_sha256"
 """Keys of the JSON form beside the fields. `class` is a keyword of Python: no field can have that name."""
+
+MARKS = (CLASS, SOURCE, FILES)
 
 DEEPEST = 40
 """Parts within parts of a configuration that is read."""
-
-STUDY_MODULE = "kdsim_study_file_"
-"""Prefix of the module names of study files (`kdsim.study.loading`)."""
 
 T = TypeVar("T")
 
@@ -47,7 +50,7 @@ def error_line(error: BaseException) -> str:
         return " ".join(lines)
     places = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
               for frame, line in traceback.walk_tb(error.__traceback__)]  # fmt: skip
-    places = [place for place in places if str(place[0]).startswith(STUDY_MODULE)] or places
+    places = [place for place in places if str(place[0]).startswith(study_files.PREFIX)] or places
     where = f" ({Path(places[-1][1]).name}:{places[-1][2]})" if places else ""
     return f"{type(error).__name__}: {lines[0]}{where}"
 
@@ -61,7 +64,7 @@ def lacks_memory(error: BaseException) -> bool:
 def in_study_file(error: BaseException) -> bool:
     """Whether the error came out of code of a study file."""
     names = (str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(name.startswith(STUDY_MODULE) for name in names)
+    return any(name.startswith(study_files.PREFIX) for name in names)
 
 
 def require(condition: bool, what: str, value: object, allowed: str) -> None:
@@ -125,22 +128,41 @@ def by_name(implementations: Iterable[type[T]]) -> dict[str, type[T]]:
 def encode(config: Any) -> Any:
     """JSON form of a configuration: dataclasses become `{"class": name, **fields}`, defaults included.
 
-    A class defined outside kdsim also carries the SHA-256 of its source file, so that an
-    edited noise model is another configuration. An int in a field annotated float is written as the float
-    that it stands for: Dirichlet(3) and Dirichlet(3.0) are one configuration.
+    A class defined outside kdsim also carries the SHA-256 of the sources that it stands on (`source_digest`), so that
+    an edited noise model is another configuration; and a configuration that names files of data carries theirs
+    (`kdsim.data_files`). An int in a field annotated float is written as the float that it stands for: Dirichlet(3)
+    and Dirichlet(3.0) are one configuration.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         cls = type(config)
         hints = _hints(cls)
         fields = {f.name: encode(_as_float(getattr(config, f.name), hints[f.name])) for f in dataclasses.fields(cls)}
-        outside = {} if is_own(cls) else {SOURCE: source_digest(cls)}
-        return {CLASS: kind_of(cls), **fields, **outside}
+        return {CLASS: kind_of(cls), **fields, **_marks(config)}
+    if isinstance(config, PurePath):
+        return str(config)
     if isinstance(config, (tuple, list)):
         return [encode(item) for item in config]
     if config is None or isinstance(config, (bool, int, float, str)):
         return config
     kind = type(config).__name__
     raise ConfigError(f"a {kind} cannot be part of a configuration: must be a number, a text, a tuple or a dataclass")
+
+
+def _marks(config: Any) -> dict[str, Any]:
+    """What a configuration stands on beside its fields: sources outside kdsim, and files of data."""
+    cls = type(config)
+    try:
+        files = data_files.files_of(config, texts=not is_own(cls))
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigError(f"files of {kind_of(cls)}: {_reason(error)}") from None
+    return ({} if is_own(cls) else {SOURCE: source_digest(cls)}) | ({FILES: files} if files else {})
+
+
+def _reason(error: Exception) -> str:
+    """What the system says of a file, with its name."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{shown(os.fsdecode(error.filename))} cannot be read: {error.strerror}"
+    return f"{error}"
 
 
 @cache
@@ -177,13 +199,53 @@ def kind_of(cls: type) -> str:
     return getattr(cls, "name", cls.__name__)
 
 
+@cache
 def source_digest(cls: type) -> str:
-    """SHA-256 of the source file that defines `cls`."""
-    path = inspect.getsourcefile(cls)
-    if path is None:
-        raise ConfigError(f"{cls.__name__} has no source file: define it in a file, so that its digest can be stored")
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    """SHA-256 of all sources outside installed packages that a class stands on.
+
+    These are the files of the class and of its bases, and everything that these import at any depth, inside functions
+    too (`kdsim.study_files`, `kdsim.sources`). Of a single file it is the file's own SHA-256. What was once imported is
+    not read again: an edit counts in the next process, as it does for what is run.
+
+    Raises:
+        ConfigError: it has no source file.
+    """
+    home = _top(cls)  # what counts also if it is installed, as a package of noise models
+    tops = {_top(base): sources.is_library(_top(base)) and _top(base) != home for base in cls.__mro__}
+    modules = dict.fromkeys(base.__module__ for base in cls.__mro__ if not tops[_top(base)])
+    found: dict[str, bytes] = {}
+    for module in modules:
+        file = study_files.study_file_of(module)
+        found |= _sources_of(module) if file is None else file.standing_on(module)
+    if not any(found.values()):
+        raise ConfigError(
+            f"{cls.__name__} has no source file, which its results are stored under: write the class into a .py file "
+            "(in a notebook: %%writefile my_classes.py) and import it from there"
+        )
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(found.items())}
+    if len(sums) == 1:
+        return next(iter(sums.values()))
+    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()).hexdigest()
+
+
+def _top(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
+
+
+@cache
+def _sources_of(module: str) -> dict[str, bytes]:
+    """Contents of a module that Python imported, and of all that it stands on; empty if it has no file."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or not Path(file).is_file():
+        return {}
+    name = Path(file).stem if module == "__main__" else module
+
+    def locate(other: str) -> Path | None:
+        if other == name:
+            return Path(file)
+        return sources.locate_outside(other, home=module.partition(".")[0])
+
+    return {name: content for name, (_, content) in sources.closure([name], locate).items()}
 
 
 def decode(data: Any, classes: Iterable[type], hint: Any = Any) -> Any:
@@ -213,6 +275,8 @@ def _decode(data: Any, classes: tuple[type, ...], hint: Any, where: str, depth: 
     for option in options:
         if isinstance(data, list) and (option is Any or typing.get_origin(option) is tuple):
             return _decode_items(data, classes, typing.get_args(option), where, depth)
+        if isinstance(data, str) and option is Path:
+            return Path(data)
         if not isinstance(data, list) and _is_value(data, option):
             return _as_float(data, option)
     raise ConfigError(f"{where} = {shown(data)} is not allowed: must be {_hint_text(hint)}")
@@ -240,17 +304,28 @@ def _decode_class(
     cls = choose("class", name, known)
     hints, names = _hints(cls), [f.name for f in dataclasses.fields(cls)]
     for key in data:
-        if key not in (*names, CLASS, SOURCE):
+        if key not in (*names, *MARKS):
             raise unknown_name(f"field of {name}", key, names)
     if missing := [key for key in names if key not in data]:
         raise ConfigError(f"{name} in {where} has no {', '.join(missing)}")
     values = {key: _decode(data[key], classes, hints[key], f"{key} of {name}", depth + 1) for key in names}
     try:
-        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.init})
+        found = cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.init})
     except ConfigError:
         raise
     except Exception as error:  # a study file's own validation can raise anything
         raise ConfigError(f"{name} in {where}: {error_line(error)}") from error
+    _require_files(name, data.get(FILES, {}), _marks(found).get(FILES, {}))
+    return found
+
+
+def _require_files(name: str, stored: Any, now: Mapping[str, str]) -> None:
+    """Refuse a configuration whose files of data are not those with which it was stored."""
+    stored = stored if isinstance(stored, dict) else {}
+    for path in dict.fromkeys([*stored, *now]):
+        if stored.get(path) != now.get(path):
+            words = [f"SHA-256 {str(files[path])[:12]}..." if path in files else "none" for files in (stored, now)]
+            raise ConfigError(f"file {shown(path)} of {name}: it was stored with {words[0]}, now there is {words[1]}")
 
 
 def _is_value(data: Any, hint: Any) -> bool:
@@ -348,6 +423,6 @@ def _parse(key: str, text: str, hint: Any, kinds: Mapping[type, Mapping[str, typ
             pass
         kind = "an integer" if hint is int else "a number"
         raise ConfigError(f"{key} = {shown(text)} is not allowed: must be {kind}")
-    if hint is str:
-        return text
+    if hint in (str, Path):
+        return hint(text)
     raise ConfigError(f"key {key!r} cannot be set from text; set its parts ({key}.NAME=VALUE) or write a study file")

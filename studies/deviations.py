@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
@@ -15,6 +15,7 @@ from kdsim.study.base import Computation, Study
 from kdsim.study.eigen_paths import EigenPaths
 from kdsim.supervision import Dirichlet, Exact, OneHot
 from kdsim.teachers import Deterministic
+from kdsim.teachers.other_start import OtherStart
 from kdsim.trainer import ImageNetwork, PointNetwork, StudentTrainer, Teacher
 from kdsim.training import CRD, Recipe
 
@@ -36,21 +37,6 @@ IMAGES = KnownImages(
 PARTS = ("paths", "points", "images", "switch")
 
 Cells = Iterator[StudentTrainer | Teacher | Computation]
-
-
-@dataclass(frozen=True)
-class OtherStart(Deterministic):
-    """Teacher n is network n + 1 of the training, and the last one network 0.
-
-    Replicas of one number share first weights, order of points and drawn labels: student n would start where teacher n
-    did and, on labels alone, become teacher n. Here it is a network of its own. The price is that what replica n shows
-    shares the randomness of its teacher with replica n + 1.
-    """
-
-    name: ClassVar[str] = "other-start"
-
-    def replicas_of(self, number: int) -> Sequence[int]:
-        return ((number + 1) % self.training.replicas,)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"config", "rng", "simplex", "population", "scores", "files", "threads", "untrusted"}
+BOTTOM = {"config", "sources", "study_files", "data_files"}
+BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
 TRAINED = {"engines", "networks", "training"}
 ALLOWED: dict[str, set[str]] = {
-    "config": set(),
+    "sources": set(),
+    "data_files": set(),
+    "study_files": {"sources"},
+    "config": {"sources", "study_files", "data_files"},
     "rng": set(),
     "simplex": set(),
     "population": {"config", "simplex"},

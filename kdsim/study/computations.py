@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdsim import config
-from kdsim.config import CLASS, SOURCE, ConfigError
+from kdsim.config import CLASS, MARKS, ConfigError
 from kdsim.study.base import Computation, Computed, Study
 from kdsim.study.packs import cells_of
 from kdsim.study.rows import json_ready
@@ -90,7 +90,7 @@ def summary(computation: Computation) -> dict[str, Any]:
 def _flat(encoded: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in encoded.items():
-        if key in (CLASS, SOURCE):
+        if key in MARKS:
             continue
         if isinstance(value, Mapping):
             found[prefix + key] = value[CLASS]

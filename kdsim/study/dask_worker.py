@@ -5,22 +5,20 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.engines import Choice
 from kdsim.study.executors import Failed, Outcome, failed, outcome
-from kdsim.study.loading import import_study_file
+from kdsim.study.loading import load_study_file
 from kdsim.study.packs import choice_of
 from kdsim.study.provenance import source_digest
+from kdsim.study_files import StudyFile, study_file_of
 
 REPORT_SECONDS = 1.0
 """Time between two words of a task about its progress."""
@@ -33,20 +31,20 @@ class Packed:
 
     Attributes:
         data: it, as bytes.
-        study_files: paths of the files that define its classes, which are imported before it is read.
+        study_files: the files that define its classes, as this process read them; they are imported before it is read.
     """
 
     data: bytes
-    study_files: tuple[str, ...]
+    study_files: tuple[StudyFile, ...]
 
     def value(self) -> Any:
         """The value.
 
         Raises:
-            ConfigError: a study file is not there, or cannot be imported.
+            ConfigError: the code of a study file cannot be run here.
         """
         for file in self.study_files:
-            import_study_file(Path(file))
+            load_study_file(file)
         return pickle.loads(self.data)
 
 
@@ -75,20 +73,19 @@ def packed(value: Any) -> Packed:
     """A value with what it needs to be read. Of a tensor that shows a part of another only that part travels."""
     import cloudpickle
 
-    files: dict[str, None] = {}  # in order
+    files: dict[str, StudyFile] = {}  # in order, by the names of their modules
 
     class Pickler(cloudpickle.Pickler):
         def reducer_override(self, item: Any) -> Any:
-            module = str(getattr(item, "__module__", ""))
-            if module.startswith(config.STUDY_MODULE):
-                files[str(sys.modules[module].__spec__.origin)] = None
+            if (file := study_file_of(str(getattr(item, "__module__", "")))) is not None:
+                files[file.name] = file
             if isinstance(item, torch.Tensor) and item.untyped_storage().nbytes() > item.nbytes:
                 return item.clone().__reduce_ex__(pickle.DEFAULT_PROTOCOL)
             return super().reducer_override(item)
 
     stream = io.BytesIO()
     Pickler(stream, protocol=pickle.DEFAULT_PROTOCOL).dump(value)
-    return Packed(stream.getvalue(), tuple(files))
+    return Packed(stream.getvalue(), tuple(files.values()))
 
 
 def other_kdsim(worker: str) -> str:

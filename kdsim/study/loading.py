@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import inspect
 import os
 import re
@@ -15,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kdsim import config
+from kdsim import config, study_files
 from kdsim.config import ConfigError, by_name
 from kdsim.data import POINT_SOURCES, SOURCES, ImageSource, PointSource
 from kdsim.engines import OPTIMISERS, SCHEDULES, Optimiser, Schedule
@@ -25,6 +23,7 @@ from kdsim.problems.base import Problem
 from kdsim.students import NETWORK_STUDENTS, STUDENTS, LinearStudent, NetworkStudent
 from kdsim.study.base import Study
 from kdsim.study.store import RESERVED_NAMES, STUDY_FILE, Store
+from kdsim.study_files import StudyFile
 from kdsim.supervision import SUPERVISIONS
 from kdsim.supervision.base import Supervision
 from kdsim.teachers import TEACHERS
@@ -148,36 +147,36 @@ def require_study_name(what: str, name: object) -> None:
 
 
 def import_study_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own, which stands for its path and content."""
+    """Import a file under a name of its own, which stands for its path and content (`kdsim.study_files`)."""
     try:
-        source = path.read_bytes()
+        file = study_files.read(path)
     except OSError as error:
-        raise ConfigError(f"study file {str(path)!r} cannot be read: {error.strerror}") from None
-    path = path.absolute()
-    name = f"{config.STUDY_MODULE}{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
-    sys.modules[name] = module  # dataclasses and type hints look their module up by name
-    sys.path.append(str(path.parent))  # last, so that a neighbour of the file shadows no library
+        place = os.fsdecode(error.filename) if error.filename is not None else str(path)
+        raise ConfigError(f"study file {place!r} cannot be read: {error.strerror}") from None
+    return load_study_file(file)
+
+
+def load_study_file(file: StudyFile) -> ModuleType:
+    """The module of a study file that was read, here or by the process that sent it.
+
+    Raises:
+        ConfigError: its code cannot be run.
+    """
     try:
-        # Compiled here rather than by the import system, whose cache can miss an edit within one second.
-        exec(compile(source, str(path), "exec"), vars(module))
+        return file.load()
     except BaseException as error:
-        del sys.modules[name]
         if isinstance(error, ConfigError) or not isinstance(error, (Exception, SystemExit)):
             raise
-        raise ConfigError(_import_failure(path, error)) from error
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
+        raise ConfigError(_import_failure(file, error)) from error
 
 
-def _import_failure(path: Path, error: BaseException) -> str:
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path}, line {error.lineno}: syntax error: {error.msg}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    where = f"{path}, line {lines[-1]}" if lines else str(path)
+def _import_failure(file: StudyFile, error: BaseException) -> str:
+    """What went wrong, and in which line of the file or of a neighbour."""
+    places = {place for place, _ in file.modules.values()}
+    if isinstance(error, SyntaxError) and error.filename in places:
+        return f"{error.filename}, line {error.lineno}: syntax error: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in places]
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else file.path
     message = str(error).splitlines() or [""]
     return f"{where}: {type(error).__name__}: {message[0]}"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdsim.config import CLASS, SOURCE, kind_of
+from kdsim.config import CLASS, MARKS, kind_of
 from kdsim.study.rows import predicted_floor
 from kdsim.study.training_rows import TRAINING
 
@@ -86,7 +86,7 @@ def settings_texts(encoded: Mapping[str, Any], prefix: str = "") -> dict[str, st
     """Stored settings (`kdsim.config.encode`) as key and text of `--set`."""
     texts: dict[str, str] = {}
     for key, value in encoded.items():
-        if key in (CLASS, SOURCE):
+        if key in MARKS:
             continue
         if isinstance(value, Mapping):
             texts[prefix + key] = str(value.get(CLASS, "?"))  # "?" where the file says something else than kdsim wrote

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from kdsim.problems import IMAGE_PROBLEMS
 from kdsim.study.base import Cell, Computation
 from kdsim.study.eigen_paths import EigenPaths
 from kdsim.study.loading import CONTRACTS, study_of_file
+from kdsim.study_files import modules_of, study_file_of
 from kdsim.trainer import StudentTrainer, Teacher
 
 IMPLEMENTATIONS = tuple(cls for classes in CONTRACTS.values() for cls in classes)
@@ -48,9 +48,10 @@ def classes_of(files: Iterable[str | Path], more: Iterable[type] = ()) -> Classe
     """
     found = []
     for file in files:
-        names = vars(sys.modules[study_of_file(Path(file)).__module__]).values()
-        found += [cls for cls in names if isinstance(cls, type) and dataclasses.is_dataclass(cls)]
-    own = tuple(cls for cls in found if not inspect.isabstract(cls) and not config.is_own(cls))
+        study_file = study_file_of(study_of_file(Path(file)).__module__)
+        for module in modules_of(study_file):
+            found += [cls for cls in vars(module).values() if isinstance(cls, type) and dataclasses.is_dataclass(cls)]
+    own = tuple(cls for cls in dict.fromkeys(found) if not inspect.isabstract(cls) and not config.is_own(cls))
     return Classes((*KNOWN, *more, *own), frozenset(map(config.source_digest, own)))
 
 

@@ -20,7 +20,7 @@ from kdsim.figures import FIGURES
 from kdsim.losses import CrossEntropy, LabelCrossEntropy, Switched
 from kdsim.measure.deviations import deviations
 from kdsim.studies import Deviations
-from kdsim.studies.deviations import OtherStart, switches
+from kdsim.studies.deviations import switches
 from kdsim.study import deviation_report, runner, teacher_report
 from kdsim.study.eigen_paths import EigenPaths
 from kdsim.study.packs import cells_of
@@ -28,6 +28,7 @@ from kdsim.study.store import Store, StudyResults, read_study
 from kdsim.study.training_deviations import student_deviations
 from kdsim.study.trainings import fitted_teachers
 from kdsim.teachers import DeepEnsemble, Deterministic
+from kdsim.teachers.other_start import OtherStart
 from kdsim.trainer import StudentTrainer, Teacher, fit_teacher, teacher_log_probs
 from kdsim.training.evaluation import log_probs_of
 

@@ -1,0 +1,247 @@
+"""Which sources a module stands on: its imports, and theirs, followed without running anything.
+
+Two questions are answered with it. What does a user's class stand on? All sources outside installed packages, byte by
+byte (`kdsim.study_files`, `kdsim.config.source_digest`). And which kdsim computed a number? The modules of kdsim that
+compute, by what they do: comments, docstrings, figures and the command line do not count (`kdsim_digest`).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.machinery
+import importlib.util
+import site
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import kdsim
+
+COMPUTING = (
+    "kdsim.study.work",  # simulations: populations, engines, theory, measurement, tables
+    "kdsim.study.trainings",  # networks and their teachers
+    "kdsim.study.computations",
+    "kdsim.study.eigen_paths",
+    "kdsim.teachers",
+    "kdsim.claims.exact",
+)
+"""Modules from whose import closure every stored number comes."""
+
+DECLARING = ("kdsim.claims", "kdsim.studies", "kdsim.figures")
+"""Packages of which none but a module of `COMPUTING` counts: a study is part of what is run, not of how."""
+
+DEPENDENCIES = frozenset(
+    {"kdsim", "torch", "numpy", "scipy", "pandas", "matplotlib", "numba", "llvmlite", "sklearn", "PIL", "pyarrow"}
+)
+"""Packages that kdsim itself stands on: libraries also where they are installed as links to their sources."""
+
+EVERYTHING = "*"
+"""Stands for an import whose name is computed: any module beside the one that imports."""
+
+_CALLS = {"import_module", "__import__"}
+
+
+def imports(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:
+    """Dotted names of all modules that a source may import, at any depth: functions and conditions included.
+
+    Blocks under `if TYPE_CHECKING:` are never run and do not count. Of `from a import b` both `a` and `a.b` come, since
+    `b` may be a module. An import whose name is computed gives `EVERYTHING`. What is no Python gives nothing.
+
+    Args:
+        source: the content of the file.
+        module: its dotted name, from which relative imports start.
+        is_package: whether it is the `__init__` of a package.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # running it says what is wrong
+        return
+    package = module if is_package else module.rpartition(".")[0]
+    for node in _statements(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node.module or "", package, node.level)
+            if base:
+                yield base
+            yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names if alias.name != "*")
+    if any(call.encode() in source for call in _CALLS):  # seldom, and a look at all expressions takes long
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and _name(node.func) in _CALLS and node.args:
+                yield _called(node.args[0], package)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All statements at any depth, but for those that only a type checker sees."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(node, part, None)
+            unseen = part == "body" and isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING"
+            if isinstance(inner, list) and not unseen:
+                waiting.extend(inner)
+
+
+def _called(argument: ast.expr, package: str) -> str:
+    """What `import_module(argument)` imports."""
+    if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+        return EVERYTHING
+    name = argument.value.lstrip(".")
+    return _absolute(name, package, len(argument.value) - len(name))
+
+
+def _absolute(name: str, package: str, level: int) -> str:
+    """The name of a relative import of that many dots."""
+    if level == 0:
+        return name
+    parts = package.split(".") if package else []
+    base = parts[: len(parts) - (level - 1)]
+    return ".".join([*base, name] if name else base)
+
+
+def _name(node: ast.AST) -> str:
+    """Last part of a name or attribute."""
+    return getattr(node, "id", None) or getattr(node, "attr", "")
+
+
+def closure(
+    starts: Iterable[str], locate: Callable[[str], Path | None], read: Callable[[Path], bytes] = Path.read_bytes
+) -> dict[str, tuple[Path, bytes]]:
+    """All modules that some modules stand on, these included: name to file and content.
+
+    A package stands for its `__init__`; importing `a.b` runs `a` as well. A folder without one has no content.
+
+    Args:
+        starts: dotted names.
+        locate: gives the file of a module, a folder for a package without `__init__`, and None for what does not count.
+        read: reads a file.
+    """
+    found: dict[str, tuple[Path, bytes]] = {}
+    waiting = list(starts)
+    while waiting:
+        name = waiting.pop()
+        if name in found or (path := locate(name)) is None:
+            continue
+        content = b"" if path.is_dir() else read(path)
+        found[name] = path, content
+        parent = name.rpartition(".")[0]
+        if parent:
+            waiting.append(parent)
+        if path.suffix == ".py":
+            is_package = path.name == "__init__.py"
+            for imported in imports(content, name, is_package=is_package):
+                if imported == EVERYTHING:
+                    prefix = f"{name}." if is_package else f"{parent}." if parent else ""
+                    waiting.extend(prefix + beside for beside in _modules_in(path.parent))
+                else:
+                    waiting.append(imported)
+    return found
+
+
+def _modules_in(folder: Path) -> list[str]:
+    """Names of modules and packages in a folder."""
+    plain = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+    return sorted({*plain, *(path.parent.name for path in folder.glob("*/__init__.py"))})
+
+
+def in_folder(folder: Path, name: str) -> Path | None:
+    """File of a module by its dotted name below a folder; of a package its `__init__`, or the folder without one."""
+    place = folder.joinpath(*name.split("."))
+    for path in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+        if path.is_file():
+            return path
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        if (path := place.with_name(place.name + suffix)).is_file():
+            return path
+    return place if place.is_dir() and any(place.glob("*.py")) else None
+
+
+@cache
+def is_library(top: str) -> bool:
+    """Whether a package, by its first name, is Python's own, kdsim's or an installed one, which versions stand for."""
+    if top in sys.stdlib_module_names or top in DEPENDENCIES:
+        return True
+    return (places := places_of(top)) != () and all(map(_is_installed, places))
+
+
+def places_of(top: str) -> tuple[Path, ...]:
+    """File or folders from which Python imports a package, by its first name; none if it does not find it."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):  # of __main__, or of a module that somebody made by hand
+        return ()
+    if spec is None:
+        return ()
+    if spec.submodule_search_locations:
+        return tuple(map(Path, spec.submodule_search_locations))
+    return (Path(spec.origin),) if spec.has_location and spec.origin else ()
+
+
+@cache
+def _installed() -> tuple[Path, ...]:
+    names = ("purelib", "platlib", "stdlib", "platstdlib")
+    folders = [*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages()]
+    return tuple(Path(folder).resolve() for folder in folders if folder)
+
+
+def _is_installed(path: Path) -> bool:
+    path = path.resolve()
+    named = {"site-packages", "dist-packages"} & set(path.parts)
+    return bool(named) or any(path.is_relative_to(folder) for folder in _installed())
+
+
+def locate_outside(name: str, home: str = "") -> Path | None:
+    """File of a module that Python imports from outside installed packages, as an editable install; else None.
+
+    Args:
+        home: first name of a package that counts although it is installed.
+    """
+    top, _, rest = name.partition(".")
+    if is_library(top) and (top != home or top in DEPENDENCIES or top in sys.stdlib_module_names):
+        return None
+    for place in places_of(top):
+        path = place if place.is_file() else in_folder(place.parent, top) if not rest else in_folder(place, rest)
+        if path is not None and (place.is_dir() or not rest):
+            return path
+    return None
+
+
+# The source of kdsim -----------------------------------------------------------------------------
+
+
+@cache
+def kdsim_digest() -> str:
+    """SHA-256 of what kdsim's own modules do that compute a result.
+
+    It covers the import closure of `COMPUTING`, but for docstrings: an edited help text, figure or command line does
+    not change it.
+    """
+    found = hashlib.sha256()
+    for name, (_, source) in sorted(closure(COMPUTING, locate_own).items()):
+        found.update(f"{name}\0".encode() + without_docstrings(source) + b"\0")
+    return found.hexdigest()
+
+
+def locate_own(name: str) -> Path | None:
+    """File of a module of kdsim that computes."""
+    top, _, rest = name.partition(".")
+    if top != "kdsim" or (name.startswith(DECLARING) and name not in COMPUTING):
+        return None
+    root = Path(kdsim.__file__).parent
+    if not rest:
+        return root / "__init__.py"
+    return in_folder(root, rest)
+
+
+def without_docstrings(source: bytes) -> bytes:
+    """The lines of a source without docstrings, and without texts that stand below an attribute as one."""
+    lines = source.splitlines(keepends=True)
+    for node in _statements(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines[node.lineno - 1 : node.end_lineno] = [b""] * (node.end_lineno - node.lineno + 1)
+    return b"".join(line for line in lines if line.strip())
