@@ -28,6 +28,7 @@ from kdsim.cli_run import (
     Quick,
     Repair,
     Replicas,
+    Rerun,
     Scheduler,
     Seed,
     Set,
@@ -131,6 +132,7 @@ def run_study(
     workers: Workers = None,
     block_replicas: BlockReplicas = None,
     repair: Repair = False,
+    rerun: Rerun = False,
     as_json: Json = False,
 ) -> int:
     """Simulate a study, or what is not yet stored of it; then its table and its figure.
@@ -140,7 +142,7 @@ def run_study(
     """
     use_data(data_dir)
     study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
-    return run(study, out, as_json, How(executor, scheduler, workers, block_replicas, repair))
+    return run(study, out, as_json, How(executor, scheduler, workers, block_replicas, repair, rerun))
 
 
 @app.command("list-studies")

@@ -53,6 +53,9 @@ BlockReplicas = Annotated[
 Repair = Annotated[
     bool, typer.Option("--repair", help="move damaged files to DIR/damaged and run again what they held")
 ]
+Rerun = Annotated[
+    bool, typer.Option("--rerun", help="run again what another source of kdsim computed; old results move aside")
+]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class How:
     Attributes:
         executor: "local" or "dask".
         scheduler, workers: of dask.
-        block_replicas, repair: see `kdsim.study.runner.run`.
+        block_replicas, repair, rerun: see `kdsim.study.runner.run`.
     """
 
     executor: str = "local"
@@ -70,6 +73,7 @@ class How:
     workers: int | None = None
     block_replicas: int | None = None
     repair: bool = False
+    rerun: bool = False
 
     @contextmanager
     def started(self) -> Iterator[Executor]:
@@ -145,6 +149,7 @@ def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
                 note=cli_output.note,
                 block_replicas=how.block_replicas,
                 repair=how.repair,
+                rerun=how.rerun,
             )
     except runner.Interrupted as interruption:
         raise Stopped(str(interruption)) from None

@@ -347,6 +347,19 @@ def digest(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+def require_unchanged(config: Any, name: str) -> None:
+    """Refuse a configuration of which a source or a file of data has changed since its digest was `name`.
+
+    Raises:
+        ConfigError: it has, or this process has another one than that which runs the study.
+    """
+    if digest(config) != name:
+        raise ConfigError(
+            f"a source or file of data of {name} is not the one with which the run began: nothing is stored under "
+            "its name; run the study again, on workers that see the same files and were started after the change"
+        )
+
+
 # Overrides --------------------------------------------------------------------------------
 
 

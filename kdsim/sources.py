@@ -27,6 +27,7 @@ COMPUTING = (
     "kdsim.study.eigen_paths",
     "kdsim.teachers",
     "kdsim.claims.exact",
+    "kdsim.study.dask_worker",  # what travels between processes
 )
 """Modules from whose import closure every stored number comes."""
 

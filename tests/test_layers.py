@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 BOTTOM = {"config", "sources", "study_files", "data_files"}
-BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted"}
+BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted", "fingerprint"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
 TRAINED = {"engines", "networks", "training"}
 ALLOWED: dict[str, set[str]] = {
@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "simplex": set(),
     "population": {"config", "simplex"},
     "scores": {"config"},
+    "fingerprint": {"population", "rng"},
     "files": {"config", "untrusted"},
     "untrusted": set(),
     "threads": set(),

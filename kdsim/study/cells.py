@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,6 +30,7 @@ from kdsim.files import (
     write_bytes,
     write_new,
 )
+from kdsim.fingerprint import same
 from kdsim.measure.floors import Measurement
 from kdsim.study.computations import COMPUTATION, computation_row
 from kdsim.study.rows import json_ready, stored_row
@@ -44,6 +45,8 @@ STORE_VERSION = 3
 UNSIGNED = 2
 """The version before, which had no checksums. It is read, and `run` brings it up."""
 
+POPULATION, SUPERSEDED = "population", "superseded"
+"""Key of cell.json under which the fingerprint of its data stands; folder of results that newer ones have replaced."""
 CELLS, CELL_FILE, WEIGHTS_FILE = "cells", "cell.json", "weights-{:03d}.pt"
 TABLE_BYTES, TABLE_GROWTH = 1 << 28, 64
 """A table may unpack to so many bytes, and so many times the length of its file: measurements do not compress well."""
@@ -88,6 +91,7 @@ class Cells:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._superseded: set[str] = set()
 
     def cell_folder(self, digest: str) -> Path:
         """Folder of a finished cell."""
@@ -95,7 +99,15 @@ class Cells:
 
     def has_cell(self, digest: str) -> bool:
         """Whether the cell is finished."""
-        return self.cell_folder(digest).exists()
+        return digest not in self._superseded and self.cell_folder(digest).exists()
+
+    def supersede(self, digests: Iterable[str]) -> None:
+        """These count as not finished until they are stored again. What is there stays until then."""
+        self._superseded.update(digests)
+
+    def renewed(self, digest: str) -> None:
+        """It was stored, here or by a worker."""
+        self._superseded.discard(digest)
 
     def write_cell(
         self,
@@ -108,7 +120,8 @@ class Cells:
     ) -> None:
         """Store a finished cell, of a training with the networks of its replicas.
 
-        Where another process has stored it meanwhile, its result stays.
+        Where another process has stored it meanwhile, its result stays. A result of another source of kdsim, or of
+        other data, goes to DIR/superseded.
         """
         self.write_tables(digest, info, parquets(curves, replicas, spectrum), networks)
 
@@ -134,6 +147,32 @@ class Cells:
             except OSError:
                 if not final.exists():
                     raise
+                if not self._is_same(digest, content):
+                    self.move_aside(final, SUPERSEDED)
+                    folder.rename(final)
+        self.renewed(digest)
+
+    def _is_same(self, digest: str, content: Mapping[str, Any]) -> bool:
+        """Whether what is stored of a cell comes from the same source and data as a new result."""
+        try:
+            there = self.read_info(digest)
+        except Damaged:
+            return False
+        pairs = [(info.get(POPULATION) or {}) for info in (there, content)]
+        return source_of(there) == source_of(content) and (pairs[0] == pairs[1] or same(*pairs))
+
+    def move_aside(self, path: Path, name: str) -> Path:
+        """Move a file or folder to DIR/name, under a name of its own. Returns where it is then."""
+        folder = self.root / name
+        require_no_link(folder)
+        with storing(folder):
+            folder.mkdir(exist_ok=True)
+            number = 0
+            while (target := folder / f"{path.name}.{number}").exists():
+                number += 1
+            if path.exists():  # another process may have moved it
+                path.rename(target)
+        return target
 
     def read_info(self, digest: str) -> dict[str, Any]:
         """The content of a finished cell's cell.json.
@@ -266,14 +305,14 @@ class Cells:
         if info.get("kind") in (TRAINING, TEACHER, COMPUTATION):
             row = computation_row if info["kind"] == COMPUTATION else training_row
             try:
-                return row(study, digest, info)
+                return row(study, digest, info) | {"source": source_of(info)[:12]}
             except ConfigError as error:
                 raise self._damaged(digest, f"{CELL_FILE}: {error}") from None
         for part, keys in _ROW_KEYS.items():
             if missing := sorted(keys - info[part].keys()):
                 why = f"{CELL_FILE}: {part} has no {', '.join(missing)}; an older kdsim may have written it"
                 raise self._damaged(digest, why)
-        return stored_row(study, digest, info)
+        return stored_row(study, digest, info) | {"source": source_of(info)[:12]}
 
     def _advice(self, digest: str) -> str:
         advice = "delete it, and run-study runs the cell again; run-study --repair moves all damaged ones aside"
@@ -281,6 +320,12 @@ class Cells:
 
     def _damaged(self, digest: str, why: str) -> Damaged:
         return Damaged(f"{self._advice(digest)} ({why})", self.cell_folder(digest))
+
+
+def source_of(info: Mapping[str, Any]) -> str:
+    """Digest of the source of kdsim that computed a stored result, from the content of its cell.json; "" if unknown."""
+    versions = info.get("versions")
+    return str(versions.get("source_sha256") or "") if isinstance(versions, Mapping) else ""
 
 
 def require_no_link(folder: Path) -> None:

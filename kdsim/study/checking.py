@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from kdsim.config import ConfigError
+from kdsim.config import FILES, ConfigError
+from kdsim.data_files import sha256_of
 from kdsim.files import Damaged, is_temporary, read_checked
-from kdsim.study.cells import CELL_FILE, CELLS, UNSIGNED, WEIGHTS_FILE
+from kdsim.sources import kdsim_digest
+from kdsim.study.cells import CELL_FILE, CELLS, SUPERSEDED, UNSIGNED, WEIGHTS_FILE, source_of
 from kdsim.study.store import (
     DAMAGED,
     OWN_FOLDERS,
-    PARTIAL,
     RESERVED_NAMES,
     STUDY_FILE,
     TABLE_FILE,
@@ -21,7 +24,7 @@ from kdsim.study.store import (
     Store,
     read_study_info,
 )
-from kdsim.study.unfinished import PLAN
+from kdsim.study.unfinished import PLAN, Unfinished
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.trained import TrainedNetwork
 
@@ -108,6 +111,7 @@ def _broken(store: Store, path: Path, error: Exception | str, advice: str) -> Fi
 
 def _cells(store: Store) -> Iterator[Finding | None]:
     again = "run-study --repair of its study moves it aside and runs it again"
+    origins = _Origins()
     for folder in _entries(store.root / CELLS):
         yield None
         try:
@@ -123,12 +127,61 @@ def _cells(store: Store) -> Iterator[Finding | None]:
         except ConfigError as error:
             yield _broken(store, folder, error, again)
             continue
+        origins.add(info)
         if info["schema"] == UNSIGNED:
             what = f"of version {UNSIGNED}, without checksums: it can be read, but not whether it was altered"
             yield Finding(NOTICE, _place(store, folder), what, "run-study of its study adds them")
         expected = {CELL_FILE, *info.get("files", {}), *(file.name for file in files)}
         if info["schema"] != UNSIGNED and (others := sorted({path.name for path in _entries(folder)} - expected)):
             yield Finding(NOTICE, _place(store, folder), f"holds {', '.join(others)}, not of kdsim", "nothing reads it")
+    yield from origins.findings()
+
+
+@dataclass
+class _Origins:
+    """Where cells come from, if not from this kdsim and the files that are there now.
+
+    Attributes:
+        sources: of kdsim, and the number of their cells.
+        files: path and SHA-256 of files of data that are others now, and the number of their cells.
+    """
+
+    sources: Counter[str] = field(default_factory=Counter)
+    files: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, info: Mapping[str, Any]) -> None:
+        """Count a cell, by the content of its cell.json."""
+        if (source := source_of(info)) != kdsim_digest():
+            self.sources[source] += 1
+        self.files.update(dict.fromkeys(_files_of(info["cell"]), 1))
+
+    def findings(self) -> Iterator[Finding]:
+        """What is to be said of them."""
+        for source, count in sorted(self.sources.items()):
+            what = f"{count} were computed by another source of kdsim ({source[:12] or 'not known'})"
+            yield Finding(NOTICE, CELLS, what, "run-study --rerun of their study runs them again")
+        for (path, before), count in sorted(self.files.items()):
+            now = _sha256_now(path)
+            if now != before:
+                what = f"{count} were computed from {path} with SHA-256 {before[:12]}..., "
+                what += f"which has {now[:12]}... now" if now else "which is not there, from this folder"
+                yield Finding(NOTICE, CELLS, what, "run-study of their study makes cells of their own of other data")
+
+
+def _files_of(encoded: Any) -> Iterator[tuple[str, str]]:
+    """Path and SHA-256 of all files of data that a stored configuration names."""
+    if isinstance(encoded, Mapping):
+        files = encoded.get(FILES)
+        yield from ((str(path), str(digest)) for path, digest in files.items()) if isinstance(files, Mapping) else ()
+    for part in encoded.values() if isinstance(encoded, Mapping) else encoded if isinstance(encoded, list) else ():
+        yield from _files_of(part)
+
+
+def _sha256_now(path: str) -> str | None:
+    try:
+        return sha256_of(Path(path))
+    except (OSError, ValueError):
+        return None
 
 
 def _teachers(store: Store) -> Iterator[Finding | None]:
@@ -142,9 +195,15 @@ def _teachers(store: Store) -> Iterator[Finding | None]:
 
 
 def _unfinished(store: Store) -> Iterator[Finding | None]:
+    yield from _under_way(store, store.unfinished, "the same run-study goes on from there")
+    for other in store.begun_elsewhere():
+        advice = "another source of kdsim began it, and this one starts over; delete it, unless you go back to that one"
+        yield from _under_way(store, other, advice)
+
+
+def _under_way(store: Store, unfinished: Unfinished, goes_on: str) -> Iterator[Finding | None]:
     start_over = "run-study --repair moves it aside and starts over; or delete it"
-    goes_on = "the same run-study goes on from there"
-    files = _entries(store.root / PARTIAL)
+    files = [path for path in _entries(unfinished.folder) if not path.is_dir()]
     plans = {file.name.removesuffix(PLAN) for file in files if file.name.endswith(PLAN)}
     steps: dict[str, list[str]] = {}
     for file in files:
@@ -155,7 +214,7 @@ def _unfinished(store: Store) -> Iterator[Finding | None]:
             content = read_checked(file)
             state = content.get("state")
             if isinstance(state, dict):
-                store.unfinished.read_state(file.name.removesuffix(".pt"), None)
+                unfinished.read_state(file.name.removesuffix(".pt"), None)
         except ConfigError as error:
             yield _broken(store, file, error, start_over)
             continue
@@ -174,7 +233,7 @@ def _unfinished(store: Store) -> Iterator[Finding | None]:
         if file.name.endswith(PLAN):
             yield None
             try:
-                plan = store.unfinished.read_plan(file)
+                plan = unfinished.read_plan(file)
             except ConfigError as error:
                 yield _broken(store, file, error, start_over)
                 continue
@@ -213,6 +272,8 @@ def _studies(store: Store) -> Iterator[Finding | None]:
 def _set_aside(store: Store) -> Iterator[Finding]:
     for path in _entries(store.root / DAMAGED):
         yield Finding(NOTICE, _place(store, path), "was set aside by --repair", "look at it, or delete it")
+    for path in _entries(store.root / SUPERSEDED):
+        yield Finding(NOTICE, _place(store, path), "was replaced by a newer result", "compare them, or delete it")
 
 
 def _temporary(store: Store) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kdsim import config
@@ -41,7 +42,7 @@ class Computing:
         """The cell that it is."""
         return self.computation
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of the computation: it names the result."""
         return config.digest(self.computation)
@@ -76,6 +77,7 @@ class Computing:
             "wall_seconds": time.monotonic() - started,
             **stamp,
         }
+        config.require_unchanged(self.computation, self.digest)
         store.write_cell(self.digest, content, found.curves, found.replicas)
         report(1, 1)
         return content

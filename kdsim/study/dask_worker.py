@@ -14,10 +14,10 @@ import torch
 
 from kdsim.config import ConfigError
 from kdsim.engines import Choice
+from kdsim.sources import kdsim_digest
 from kdsim.study.executors import Failed, Outcome, failed, outcome
 from kdsim.study.loading import load_study_file
 from kdsim.study.packs import choice_of
-from kdsim.study.provenance import source_digest
 from kdsim.study_files import StudyFile, study_file_of
 
 REPORT_SECONDS = 1.0
@@ -55,7 +55,7 @@ class Sent:
     Attributes:
         token: of the run.
         number: of the task.
-        source: SHA-256 of the kdsim that sends it.
+        source: digest of the source of the kdsim that sends it.
         slice_seconds: see `Executor.begin`.
         choose_gpu: whether the worker takes the GPU of its own number.
         data_dir: folder of real images, or None.
@@ -125,7 +125,7 @@ def run_task(sent: Sent, task: Packed) -> bytes:
         if sent.choose_gpu:
             torch.cuda.set_device(int(worker.name) % torch.cuda.device_count())
         try:
-            if source_digest() != sent.source:
+            if kdsim_digest() != sent.source:
                 raise ConfigError(other_kdsim(worker.address))
             value = task.value()
         except Exception as error:

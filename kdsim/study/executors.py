@@ -56,6 +56,7 @@ class Walk:
             report: told the replica-steps of the block that are done.
             stop: asked between two chunks of steps; the block then ends early.
         """
+        config.require_unchanged(self.pack.cells[0], self.pack.digests[0])
         replicas = self.pack.blocks()[self.number].replicas
         work.prepared(self.pack)  # else a slice in which a pool is made might be one chunk of steps
         started = time.monotonic()
@@ -109,6 +110,7 @@ class RunJob:
 
     def run(self, report: Callable[[int], None], stop: Callable[[], bool], slice_seconds: float) -> bool:
         """Compute it."""
+        config.require_unchanged(self.job.cell, self.job.digest)
         return self.job.run(Store(self.root), lambda done, total: report(done), stop, stamp()) is not None
 
 

@@ -1,6 +1,6 @@
 """The executor that computes on the workers of a dask.distributed cluster, on this machine or on many.
 
-A task travels as bytes with the paths of the study files that define its classes (`Packed`), and comes back as bytes.
+A task travels as bytes with the study files that define its classes (`Packed`), and comes back as bytes.
 Packs need nothing of a worker but kdsim: their states and results go to the process that runs the study, which alone
 writes them. Trainings, fits and computations write where they run, so all workers must see the results folder. Tasks of
 cells on a GPU ask for the resource GPU, of which a worker has as many as it says (`dask worker --resources "GPU=1"`).
@@ -29,11 +29,12 @@ from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.engines import AUTO, ENGINES, Choice
 from kdsim.files import sweep, temporary_beside
+from kdsim.sources import kdsim_digest
 from kdsim.study.base import Cell
 from kdsim.study.dask_worker import DATA_DIR, Sent, choice_on_worker, other_kdsim, packed, run_task, tell_to_stop
 from kdsim.study.executors import Executor, ExecutorGone, Failed, Outcome, Task, failed
 from kdsim.study.packs import choice_of
-from kdsim.study.provenance import source_digest, versions
+from kdsim.study.provenance import versions
 
 if TYPE_CHECKING:  # an extra: `pip install 'kdsim[dask]'`
     from distributed import Client, Future
@@ -159,7 +160,7 @@ class OnDask(Executor):
         sent = Sent(
             token=self._token,
             number=number,
-            source=source_digest(),
+            source=kdsim_digest(),
             slice_seconds=self.slice_seconds,
             choose_gpu=on_gpu and self.is_local,
             data_dir=os.environ.get(DATA_DIR),

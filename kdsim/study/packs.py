@@ -20,6 +20,7 @@ from kdsim.engines import AUTO, ENGINES, Choice, choose_engine
 from kdsim.engines.base import SGD, Lane, State, check_device
 from kdsim.engines.recorder import METRICS, Record, Recording
 from kdsim.engines.shards import split
+from kdsim.fingerprint import Fingerprint, fingerprint
 from kdsim.population import Population
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
@@ -64,6 +65,11 @@ class Pack:
     def steps(self) -> int:
         """Steps of each replica."""
         return self.cells[0].sgd.steps
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """Of its cells, in their order: under these names they are stored."""
+        return tuple(config.digest(cell) for cell in self.cells)
 
     @cached_property
     def digest(self) -> str:
@@ -137,6 +143,11 @@ class Prepared:
     reference: Tensor
     anchor: Tensor
     directions: Tensor | None = None
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Of its population, which is stored with every result."""
+        return fingerprint(self.population)
 
     def run(
         self,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 from functools import cache
@@ -16,6 +14,7 @@ import psutil
 import torch
 
 import kdsim
+from kdsim.sources import kdsim_digest
 
 LIBRARIES = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow")
 
@@ -35,32 +34,15 @@ def _libraries() -> dict[str, str]:
 
 
 def versions() -> dict[str, str | int]:
-    """Of kdsim, with the SHA-256 of its source, of Python and of the libraries; and torch's number of threads."""
+    """Of kdsim, with the digest of its source, of Python and of the libraries; and torch's number of threads."""
     return {
         "kdsim": kdsim.__version__,
-        "source_sha256": source_digest(),
+        "source_sha256": kdsim_digest(),
         "python": platform.python_version(),
         **_libraries(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
     }
-
-
-@cache
-def source_digest() -> str:
-    """SHA-256 over all modules of kdsim, studies and figures included, by name and content."""
-    found = hashlib.sha256()
-    root = Path(kdsim.__file__).parent
-    for part, folder in (("", root), *((name, _folder(name)) for name in ("studies", "figures"))):
-        for file in sorted(folder.rglob("*.py")):
-            if part or file.relative_to(root).parts[0] not in ("studies", "figures"):
-                found.update(f"{part}/{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes() + b"\0")
-    return found.hexdigest()
-
-
-def _folder(part: str) -> Path:
-    """Where a part of kdsim lies that stands at the top level of its repository."""
-    return Path(importlib.util.find_spec(f"kdsim.{part}").origin).parent
 
 
 @cache

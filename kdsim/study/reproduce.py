@@ -125,6 +125,7 @@ def reproduce(
             if isinstance(item.work, Pack):  # its other cells walk beside those that were asked for, no more
                 item.wanted &= wanted
         session.run()
+    again.unfinished.remove_if_empty()
     judged: dict[str, tuple[Comparison, bool]] = {}
     differences: dict[str, int] = {}
     verdicts: dict[str, Verdict] = {}

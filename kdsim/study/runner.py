@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from kdsim import config
 from kdsim.files import Damaged, StorageError
-from kdsim.study import rows
+from kdsim.study import reuse, rows
 from kdsim.study.base import Cell, Study
 from kdsim.study.executors import Executor, ExecutorGone, Job
 from kdsim.study.loading import figure_reference
@@ -66,6 +66,7 @@ def run(
     slice_seconds: float = SLICE_SECONDS,
     block_replicas: int | None = None,
     repair: bool = False,
+    rerun: bool = False,
 ) -> RunResult:
     """Run the cells of a study that are not finished, store each, and store the study.
 
@@ -78,6 +79,7 @@ def run(
         slice_seconds: time between two saves of a running pack.
         block_replicas: replicas that are simulated at a time, see `packs`. What was interrupted goes on as it began.
         repair: move damaged files to DIR/damaged and run again what they held, instead of refusing them.
+        rerun: run again what another source of kdsim computed; its results go to DIR/superseded.
 
     Raises:
         ConfigError: a setting is not allowed, or a stored cell is damaged (`Damaged`).
@@ -95,7 +97,9 @@ def run(
     store.prepare()
     executor.check_folder(store.root, cells)
     by_digest = {config.digest(cell): cell for cell in cells}
-    stored = _stored(study, store, by_digest, note, repair)
+    for line in reuse.changes(study, store):
+        note(line)
+    stored = reuse.stored(study, store, by_digest, note, repair=repair, rerun=rerun)
     missing = {digest: cell for digest, cell in by_digest.items() if digest not in stored}
     todo: list[Pack] | list[Job]
     if isinstance(cells[0], Cell):
@@ -106,6 +110,7 @@ def run(
             require_memory(todo)
     else:
         todo = jobs(missing.values(), store)
+    _say_what_starts_over(store, {*missing, *(item.digest for item in todo)}, note)
     with deferred_signals() as told_to_stop:
         session = Session(store, executor, todo, stored, told_to_stop, slice_seconds, progress, note, repair)
         try:
@@ -113,6 +118,8 @@ def run(
         except (Interrupted, StorageError, ExecutorGone) as end:
             count = f"{len(stored & by_digest.keys())} of {len(by_digest)} cells are stored in {str(out)!r}"
             raise type(end)(f"{end}; {count}; the same command goes on from there") from None
+        finally:
+            store.unfinished.remove_if_empty()
     failures = [failure.line for failure in session.failures]
     finished = [digest for digest in map(config.digest, cells) if digest in stored]
     table = labelled([store.row(study.name, digest, store.read_info(digest)) for digest in finished])
@@ -140,19 +147,12 @@ def run(
     )
 
 
-def _stored(study: Study, store: Store, digests: Iterable[str], note: Callable[[str], None], repair: bool) -> set[str]:
-    """Digests of finished cells. A damaged one is refused before anything is computed, or set aside."""
-    found = set()
-    for digest in digests:
-        if store.has_cell(digest):
-            try:
-                store.row(study.name, digest, store.check_cell(digest))
-                found.add(digest)
-            except Damaged as damage:
-                if not repair:
-                    raise
-                note(store.set_aside(damage))
-    return found
+def _say_what_starts_over(store: Store, digests: set[str], note: Callable[[str], None]) -> None:
+    """Of what is to be run, some may have been begun by another source of kdsim."""
+    for other in store.begun_elsewhere():
+        if begun := digests & other.names():
+            count = f"{len(begun)} of what is to be run {'was' if len(begun) == 1 else 'were'}"
+            note(f"{count} begun by another source of kdsim ({other.folder}): it starts over with this one")
 
 
 def _interrupted(

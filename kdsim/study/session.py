@@ -295,8 +295,7 @@ class Session:
     def _plan(self, pack: Pack) -> None:
         """Say what the pack consists of before something of it is kept."""
         if not self.store.unfinished.has_plan(pack.digest):
-            cells = tuple(config.digest(cell) for cell in pack.cells)
-            self.store.unfinished.write_plan(Plan(pack.digest, cells, pack.block_replicas))
+            self.store.unfinished.write_plan(Plan(pack.digest, pack.digests, pack.block_replicas))
 
     def _forget(self, pack: Pack) -> None:
         """Delete what was kept on the way: all its cells are stored."""
@@ -366,6 +365,7 @@ class Session:
         self.total, self._cost = sum(each.size for each in self.items), sum(each.cost for each in self.items)
 
     def _count(self, item: _Item, digest: str) -> None:
+        self.store.renewed(digest)
         item.wanted.discard(digest)
         self.stored.add(digest)
 
@@ -428,7 +428,7 @@ class Session:
 
 def _item(what: Pack | Job, wanted: set[str] | None = None) -> _Item:
     size = _size(what)
-    cells = {config.digest(cell) for cell in what.cells} if isinstance(what, Pack) else {what.digest}
+    cells = set(what.digests) if isinstance(what, Pack) else {what.digest}
     return _Item(what, size, size * step_cost(what), wanted if wanted is not None else cells, what.digest)
 
 

@@ -3,8 +3,9 @@
 DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
 DIR/cells/<digest>/weights-<replica>.pt where networks were trained
 DIR/teachers/<digest>-<number>.pt                      a fitted teacher
-DIR/partial                                            work under way, see `kdsim.study.unfinished`
+DIR/partial/<source of kdsim>                          work under way, see `kdsim.study.unfinished`
 DIR/damaged                                            what `run-study --repair` has set aside
+DIR/superseded                                         results that `run-study` has replaced by newer ones
 DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
 """
 
@@ -19,17 +20,29 @@ from typing import Any
 import pandas as pd
 
 from kdsim.config import ConfigError
-from kdsim.files import Damaged, StorageError, storing, sweep, temporary_beside, write_new
-from kdsim.study.cells import CELLS, STORE_VERSION, Cells, brief, read_json, require_no_link, signed_text
+from kdsim.files import Damaged, StorageError, sweep, temporary_beside, write_new
+from kdsim.sources import kdsim_digest
+from kdsim.study.cells import (
+    CELLS,
+    STORE_VERSION,
+    SUPERSEDED,
+    Cells,
+    brief,
+    read_json,
+    require_no_link,
+    signed_text,
+)
 from kdsim.study.rows import json_ready
 from kdsim.study.training_rows import labelled
-from kdsim.study.unfinished import Unfinished
+from kdsim.study.unfinished import PARTIAL, Unfinished
 from kdsim.untrusted import read_file
 
-PARTIAL, TEACHERS, DAMAGED = "partial", "teachers", "damaged"
+TEACHERS, DAMAGED = "teachers", "damaged"
 STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
+SOURCE_DIGITS = 16
+"""Of the digest of kdsim's source, in the name of the folder of work under way."""
 OWN_FOLDERS = (CELLS, PARTIAL, TEACHERS)
-RESERVED_NAMES = (*OWN_FOLDERS, DAMAGED, "claims")
+RESERVED_NAMES = (*OWN_FOLDERS, DAMAGED, SUPERSEDED, "claims")
 """Folders of a results folder that are no study; the last is the ledger's."""
 _STUDY_KEYS = {"study": str, "digest": str, "settings": dict, "cells": list, "figure": (dict, type(None)), "date": str}
 """Keys that a study.json must have, and the types of their values."""
@@ -86,7 +99,19 @@ class Store(Cells):
 
     def __init__(self, root: str | Path) -> None:
         super().__init__(Path(root))
-        self.unfinished = Unfinished(self.root / PARTIAL)
+
+    @cached_property
+    def unfinished(self) -> Unfinished:
+        """Work under way of this source of kdsim: a state never goes on under another."""
+        return Unfinished(self.root / PARTIAL / kdsim_digest()[:SOURCE_DIGITS])
+
+    def begun_elsewhere(self) -> list[Unfinished]:
+        """Work under way of other sources of kdsim, and of versions that did not tell them apart."""
+        folder = self.root / PARTIAL
+        if not folder.is_dir():
+            return []
+        inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+        return [Unfinished(path) for path in (folder, *inner) if path != self.unfinished.folder]
 
     def study_folder(self, name: str, digest: str) -> Path:
         """Folder of one run of a study: one per set of settings."""
@@ -98,8 +123,7 @@ class Store(Cells):
         Raises:
             StorageError: the folder cannot be written.
         """
-        for name in OWN_FOLDERS:
-            folder = self.root / name
+        for folder in (*(self.root / name for name in OWN_FOLDERS), self.unfinished.folder):
             require_no_link(folder)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -110,19 +134,14 @@ class Store(Cells):
                 raise StorageError(f"results folder {str(folder)!r} cannot be written: {why}") from None
             sweep(folder)
         self.unfinished.sweep(self.has_cell)
+        for other in self.begun_elsewhere():
+            sweep(other.folder)
+            other.sweep(self.has_cell)
+            other.remove_if_empty()
 
     def set_aside(self, damage: Damaged) -> str:
         """Move a damaged file or folder to DIR/damaged, under a name of its own. Returns a line that says so."""
-        folder = self.root / DAMAGED
-        require_no_link(folder)
-        with storing(folder):
-            folder.mkdir(exist_ok=True)
-            number = 0
-            while (target := folder / f"{damage.path.name}.{number}").exists():
-                number += 1
-            if damage.path.exists():  # another process may have moved it
-                damage.path.rename(target)
-        return f"{damage.path} is damaged: moved to {target}"
+        return f"{damage.path} is damaged: moved to {self.move_aside(damage.path, DAMAGED)}"
 
     def teacher_file(self, digest: str, number: int) -> Path:
         """File of a fitted teacher."""

@@ -2,7 +2,7 @@
 
 DIR/cells/<digest>/weights-<replica>.pt beside cell.json and the tables, see `TrainedNetwork`
 DIR/teachers/<digest>-<number>.pt      a fitted teacher, see `FittedTeacher`
-DIR/partial/<digest>-r<replica>.pt      a replica of an interrupted training
+DIR/partial/<source>/<digest>-r<replica>.pt      a replica of an interrupted training
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from kdsim.data import Pools
 from kdsim.files import Damaged
 from kdsim.measure.convergence import in_window, summarise
 from kdsim.measure.deviations import over_replicas
+from kdsim.sources import kdsim_digest
 from kdsim.study.base import Cell, Computation, Study
+from kdsim.study.cells import POPULATION
 from kdsim.study.computations import Computing
 from kdsim.study.packs import Estimate, cells_of, check_machine
+from kdsim.study.reuse import data_of_training
 from kdsim.study.rows import json_ready
-from kdsim.study.store import PARTIAL, Store
+from kdsim.study.store import Store
 from kdsim.study.tables import columns_over_replicas
 from kdsim.study.training_bias import bias_columns, prior_bias
 from kdsim.study.training_deviations import PREFIX, student_deviations
@@ -79,7 +83,7 @@ class Training:
         """The cell that it is."""
         return self.trainer
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of the trainer: it names the result."""
         return config.digest(self.trainer)
@@ -95,15 +99,16 @@ class Training:
         teachers = () if trainer.teacher is None else fitted_teachers(trainer.teacher, store, stop)
         if teachers is None:
             return None
-        trained = trainer.run(teachers=teachers, checkpoints=store.root / PARTIAL, progress=report, stop=stop)
+        trained = trainer.run(teachers=teachers, checkpoints=store.unfinished.folder, progress=report, stop=stop)
         if trained is None:
             return None
         found = student_deviations(trainer, trained, teachers, trainer.pools()) if teachers else []
         content = self.content(trained, found, teachers) | {"wall_seconds": time.monotonic() - started, **stamp}
         curves, replicas = tables(trained.record, trainer.window)
         replicas = replicas.join(pd.DataFrame(found).add_prefix(PREFIX))
+        config.require_unchanged(trainer, self.digest)
         store.write_cell(self.digest, content, curves, replicas, networks=trained.networks)
-        trainer.delete_checkpoints(store.root / PARTIAL)
+        trainer.delete_checkpoints(store.unfinished.folder)
         return content
 
     def content(
@@ -131,6 +136,7 @@ class Training:
                 summarise(record, trainer.window) | bias_columns(trainer, trained, teachers) | speed | deviation
             ),
             "provenance": trained.provenance,
+            POPULATION: data_of_training(trainer),
             "seed": trainer.seed,
             "device": trainer.device,
             "replica_steps": self.replicas * steps,
@@ -163,7 +169,7 @@ class Fitting:
         """The cell that it is."""
         return self.teacher
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of the teacher: it names the result."""
         return config.digest(self.teacher)
@@ -191,6 +197,7 @@ class Fitting:
             "prediction": {},
             "measurement": json_ready(over_teachers(found)),
             "provenance": dict(pools.provenance),
+            POPULATION: data_of_training(teacher.training),
             "seed": teacher.training.seed,
             "device": teacher.training.device,
             "replica_steps": self.replicas,
@@ -198,6 +205,7 @@ class Fitting:
             **stamp,
         }
         each = pd.DataFrame(found).assign(replica=range(len(found)))
+        config.require_unchanged(teacher, self.digest)
         store.write_cell(self.digest, content, pd.DataFrame({"step": []}), each)
         return content
 
@@ -229,7 +237,7 @@ def jobs(
 
 
 def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) -> tuple[FittedTeacher, ...] | None:
-    """All teachers of a configuration, whose training is stored; those that were fitted before are read.
+    """All teachers of a configuration, whose training is stored; those that this source of kdsim has fitted are read.
 
     None if told to stop, which is asked between two teachers.
 
@@ -244,8 +252,8 @@ def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) 
         with store.unfinished.waited_for(f"{digest}-{number:03d}", stop) as held:  # students of one teacher wait here
             if not held:
                 return None
-            if file.exists():
-                fitted = _stored_teacher(file, digest, number)
+            fitted = _stored_teacher(file, digest, number) if file.exists() else None
+            if fitted is not None and fitted.source == kdsim_digest():
                 check_scores(teacher, fitted, pools, str(file))
             else:
                 if not store.has_cell(config.digest(teacher.training)):

@@ -1,10 +1,12 @@
 """Work under way on disk: from what is here a run goes on, and what is finished is deleted.
 
-DIR/partial/<pack>.plan.json            which cells run together: an interrupted pack goes on as the same pack
-DIR/partial/<pack>[-<block>].pt         the exact state of an engine
-DIR/partial/<pack>-<block>.done.pt      a finished block of a pack that has several
-DIR/partial/<digest>-r<replica>.pt      a replica of an interrupted training (`kdsim.training.checkpoints`)
-DIR/partial/<digest>.lock               held by the process that runs the pack or training, or fits the teacher
+DIR/partial/<source of kdsim> has
+
+<pack>.plan.json            which cells run together: an interrupted pack goes on as the same pack
+<pack>[-<block>].pt         the exact state of an engine
+<pack>-<block>.done.pt      a finished block of a pack that has several
+<digest>-r<replica>.pt      a replica of an interrupted training (`kdsim.training.checkpoints`)
+<digest>.lock               held by the process that runs the pack or training, or fits the teacher
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from kdsim.files import Damaged, is_intact, read_checked, signed, storing, write
 from kdsim.study.work import Ended
 from kdsim.untrusted import read_file
 
+PARTIAL = "partial"
 PLAN = ".plan.json"
 POLL_SECONDS = 0.2
 """Time between two looks at a lock that another process holds."""
@@ -53,7 +56,7 @@ class Unfinished:
     """The folder of work under way.
 
     Args:
-        folder: DIR/partial.
+        folder: where it lies.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -200,14 +203,33 @@ class Unfinished:
         """
         lock = FileLock(self.folder / f"{name}.lock", timeout=0, thread_local=False, fallback_to_soft=False)
         with storing(self.folder):
-            try:
-                lock.acquire()
-            except Timeout:  # which is an OSError
-                return None
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    raise
-        return lock
+            while True:
+                try:
+                    lock.acquire()
+                except Timeout:  # which is an OSError
+                    return None
+                except FileNotFoundError:  # another process has removed the empty folder
+                    self.folder.mkdir(exist_ok=True)
+                    continue
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                return lock
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder of a source of kdsim of which nothing is under way any more."""
+        if self.folder.name != PARTIAL:
+            with suppress(OSError):
+                self.folder.rmdir()
+
+    def names(self) -> set[str]:
+        """Digests of the packs and trainings of which something is here, and of the cells of the packs."""
+        found = {file.name.partition("-")[0] for file in self.folder.glob("*-*.pt")}
+        for file in self.folder.glob(f"*{PLAN}"):
+            with suppress(Damaged):
+                if (plan := self.read_plan(file)) is not None:
+                    found.update(plan.cells)
+        return found
 
     def sweep(self, is_stored: Callable[[str], bool]) -> None:
         """Remove what a process leaves that is killed after its result was stored: checkpoints, and locks.

@@ -20,6 +20,7 @@ from kdsim.engines.base import State
 from kdsim.engines.recorder import Record, join
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell
+from kdsim.study.cells import POPULATION
 from kdsim.study.packs import KEPT_POOLS, Pack, Prepared
 from kdsim.study.provenance import stamp
 from kdsim.study.risk_curves import risk_curves
@@ -119,11 +120,13 @@ class Seen:
 
     Attributes:
         cell: the cell.
+        digest: its name.
         position: number of its first replica in the pack.
         record, parameters: of its replicas, see `Walked`.
     """
 
     cell: Cell
+    digest: str
     position: int
     record: Record
     parameters: Tensor | None
@@ -132,11 +135,11 @@ class Seen:
 def seen(pack: Pack, ended: Ended, wanted: Container[str]) -> Iterator[Seen]:
     """The wanted cells of a pack at its end, by digest."""
     first = 0
-    for cell in pack.cells:
+    for cell, digest in zip(pack.cells, pack.digests, strict=True):
         block, first = slice(first, first + cell.replicas), first + cell.replicas
-        if config.digest(cell) in wanted:
+        if digest in wanted:
             error = None if ended.parameters is None else ended.parameters[block]
-            yield Seen(cell, block.start, ended.record.replicas(block), error)
+            yield Seen(cell, digest, block.start, ended.record.replicas(block), error)
 
 
 def finish(pack: Pack, cells: Sequence[Seen], seconds: float, marks: Mapping[str, Any]) -> list[FinishedCell]:
@@ -152,6 +155,7 @@ def finish(pack: Pack, cells: Sequence[Seen], seconds: float, marks: Mapping[str
 
 def _finished(ready: Prepared, item: Seen, seconds: float, marks: Mapping[str, Any]) -> FinishedCell:
     pack, population, cell, record = ready.pack, ready.population, item.cell, item.record
+    config.require_unchanged(cell, item.digest)
     places = {"reference": ready.reference, "anchor": ready.anchor}
     predicted = rows.prediction(cell, population)
     info = {
@@ -163,6 +167,7 @@ def _finished(ready: Prepared, item: Seen, seconds: float, marks: Mapping[str, A
         "engine": pack.choice.engine,
         "engine_reason": pack.choice.reason,
         "device": cell.device,
+        POPULATION: ready.fingerprint,
         "replica_steps": cell.replicas * pack.steps,
         "pack": pack.digest,
         "pack_position": item.position,
@@ -178,7 +183,7 @@ def _finished(ready: Prepared, item: Seen, seconds: float, marks: Mapping[str, A
     curves["linearised"] = dynamics.linearised(cell, population, ready.reference, steps)
     curves = curves.assign(**risk_curves(cell, population, ready.reference, predicted, steps))
     spectrum = dynamics.spectrum_table(cell, population, ready.reference, record)
-    return FinishedCell(config.digest(cell), info, parquets(curves, replicas_table(record), spectrum))
+    return FinishedCell(item.digest, info, parquets(curves, replicas_table(record), spectrum))
 
 
 _kept: dict[tuple[str, str], Prepared] = {}

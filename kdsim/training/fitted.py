@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from torch import Tensor
 
 from kdsim.config import ConfigError
 from kdsim.files import read_checked, write_checked
+from kdsim.sources import kdsim_digest
 from kdsim.training.trained import TrainedNetwork, by_text
 
 
@@ -24,6 +25,7 @@ class FittedTeacher:
         networks: its trained networks, one for most kinds.
         tensors: what `Teacher.fit` found, by name.
         scores: of its predictive distribution on the validation images: a file of other weights does not give them.
+        source: of kdsim that fitted it, `kdsim.sources.kdsim_digest`; "" where an older one did not say.
     """
 
     teacher: str
@@ -32,6 +34,7 @@ class FittedTeacher:
     networks: tuple[TrainedNetwork, ...]
     tensors: Mapping[str, Tensor]
     scores: Mapping[str, float]
+    source: str = field(default_factory=kdsim_digest)
 
     def save(self, path: Path) -> None:
         """Write it to a file, whole or not at all."""
@@ -47,10 +50,10 @@ class FittedTeacher:
         Raises:
             ConfigError: the file is missing, truncated, altered or something else.
         """
-        content = read_checked(path)
+        content = {"source": "", **read_checked(path)}
         if content.keys() != {item.name for item in fields(cls)}:
             raise ConfigError(f"{path} is not a teacher: it has {', '.join(sorted(content)) or 'nothing'}")
-        kinds = {"teacher": str, "kind": str, "number": int, "networks": list}
+        kinds = {"teacher": str, "kind": str, "number": int, "networks": list, "source": str}
         right = all(type(content[name]) in (kind, tuple if kind is list else kind) for name, kind in kinds.items())
         right = right and all(isinstance(item, dict) for item in content["networks"])
         if not (right and by_text(content["tensors"], Tensor) and by_text(content["scores"], float)):

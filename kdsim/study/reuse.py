@@ -1,0 +1,167 @@
+"""Which stored results stand for cells that are to be run: those of the same data, whatever kdsim computed them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kdsim import config
+from kdsim.config import CLASS, FILES, SOURCE, ConfigError
+from kdsim.files import Damaged
+from kdsim.fingerprint import Fingerprint, fingerprint, same
+from kdsim.sources import kdsim_digest
+from kdsim.study.base import Cell, Computation, Study
+from kdsim.study.cells import POPULATION, source_of
+from kdsim.study.packs import pool
+from kdsim.study.store import Store, read_study_info
+from kdsim.trainer import StudentTrainer, Teacher
+
+AnyCell = Cell | StudentTrainer | Teacher | Computation
+
+
+def data_of(cell: AnyCell) -> Fingerprint | None:
+    """Fingerprint of the points that a cell is computed on; None for a computation, which has none.
+
+    Raises:
+        ConfigError: there are none, as without the folder of real images.
+    """
+    if isinstance(cell, Computation):
+        return None
+    if isinstance(cell, Cell):
+        return fingerprint(pool(cell))
+    training = cell.training if isinstance(cell, Teacher) else cell
+    return data_of_training(training)
+
+
+def data_of_training(training: StudentTrainer) -> Fingerprint:
+    """Likewise, of the pools of a training."""
+    if not training.is_network:
+        return fingerprint(training.data.population(training.seed))
+    pools = training.pools()
+    return {name: fingerprint(getattr(pools, name)) for name in ("train", "validation", "test")}
+
+
+def with_trainings(cells: Mapping[str, AnyCell]) -> dict[str, AnyCell]:
+    """The cells by digest, and before each that needs one the training of its teacher, which may be no cell itself."""
+    found: dict[str, AnyCell] = {}
+    for digest, cell in cells.items():
+        teacher = cell.teacher if isinstance(cell, StudentTrainer) else cell if isinstance(cell, Teacher) else None
+        if teacher is not None:
+            found |= with_trainings({config.digest(teacher.training): teacher.training})
+        found[digest] = cell
+    return found
+
+
+def stored(
+    study: Study,
+    store: Store,
+    cells: Mapping[str, AnyCell],
+    note: Callable[[str], None],
+    *,
+    repair: bool = False,
+    rerun: bool = False,
+) -> set[str]:
+    """Digests of the cells whose stored results count. What does not count is superseded (`Store.supersede`).
+
+    A result is reused only if its cell has the same data as now. One that another source of kdsim computed is reused,
+    and this is said.
+
+    Args:
+        note: called with lines for people.
+        repair: set damaged results aside instead of refusing them.
+        rerun: do not reuse results of another source.
+
+    Raises:
+        Damaged: a stored cell is.
+    """
+    found: set[str] = set()
+    others: dict[str, str] = {}  # results of another source, with that
+    moved, unknown = [], {}
+    made: dict[str, Fingerprint | None] = {}
+    for digest, cell in with_trainings(cells).items():
+        if not store.has_cell(digest):
+            continue
+        try:
+            info = store.check_cell(digest)
+            store.row(study.name, digest, info)
+        except Damaged as damage:
+            if not repair:
+                raise
+            note(store.set_aside(damage))
+            continue
+        if (before := info.get(POPULATION)) is not None:
+            try:
+                if (key := _data_key(cell)) not in made:
+                    made[key] = data_of(cell)
+                if not same(before, made[key] or {}):
+                    moved.append(digest)
+                    continue
+            except Exception as error:  # a study file's own problem can raise anything
+                unknown[digest] = config.error_line(error)
+        if (source := source_of(info)) != kdsim_digest():
+            others[digest] = source
+        found.add(digest)
+    if moved:
+        store.supersede(moved)
+        note(f"{_results(moved)} on other data than the problem gives now: run again")
+    if unknown:
+        why = next(iter(unknown.values()))
+        note(f"whether {_results(unknown)} on the data that are there now could not be seen: {why}")
+    if others and rerun:
+        store.supersede(others)
+        found -= others.keys()
+        note(f"{_results(others)} computed by another source of kdsim: run again")
+    elif others:
+        sources = ", ".join(sorted({source[:12] or "not known" for source in others.values()}))
+        note(
+            f"{_results(others)} computed by another source of kdsim ({sources}; this is {kdsim_digest()[:12]}): "
+            "--rerun runs them again"
+        )
+    return found & cells.keys()
+
+
+def _results(digests: Any) -> str:
+    return f"{len(digests)} stored result{'s were' if len(digests) != 1 else ' was'}"
+
+
+def _data_key(cell: AnyCell) -> str:
+    if isinstance(cell, Cell):
+        return config.digest((cell.problem, cell.seed))
+    training = cell.training if isinstance(cell, Teacher) else cell
+    return config.digest((training.data, training.seed)) if isinstance(training, StudentTrainer) else ""
+
+
+def changes(study: Study, store: Store) -> Iterator[str]:
+    """What has changed since stored runs of the study with the same settings, one line a run; nothing if it was run."""
+    now = config.encode(study)
+    if store.study_folder(study.name, config.digest(study)).exists():
+        return
+    for _, folder in store.runs(study.name):
+        try:
+            then = read_study_info(folder)["settings"]
+        except ConfigError:
+            continue
+        if _bare(then) == _bare(now) and (names := _differing(then, now)):
+            yield f"{', '.join(names)} changed since {folder}: its results stay there, and the study is run anew"
+
+
+def _bare(encoded: Any) -> Any:
+    """A configuration without what it stands on."""
+    if isinstance(encoded, Mapping):
+        return {key: _bare(value) for key, value in encoded.items() if key not in (SOURCE, FILES)}
+    return [_bare(item) for item in encoded] if isinstance(encoded, (list, tuple)) else encoded
+
+
+def _differing(then: Any, now: Any) -> list[str]:
+    """Names of files, and of classes whose sources differ, of two configurations that are else the same."""
+    if isinstance(now, Mapping):
+        files, before = now.get(FILES) or {}, then.get(FILES) or {}
+        found = [name for name in dict.fromkeys([*before, *files]) if before.get(name) != files.get(name)]
+        if then.get(SOURCE) != now.get(SOURCE):
+            found.append(f"the source of {now[CLASS]}")
+        parts = [_differing(then[key], value) for key, value in now.items() if key not in (SOURCE, FILES)]
+    else:
+        found, parts = [], []
+        if isinstance(now, (list, tuple)):
+            parts = [_differing(*pair) for pair in zip(then, now, strict=True)]
+    return list(dict.fromkeys([*found, *(name for part in parts for name in part)]))
