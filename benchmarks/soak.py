@@ -292,7 +292,7 @@ def soak_dask(found: Found, kills: int, workers: int, generator: random.Random) 
 
 def _begun(out: Path, started: float) -> bool:
     """Whether this run has begun to compute: it holds locks, or has stored something."""
-    for path in (*out.glob("partial/*"), *out.glob("cells/*")):
+    for path in (*out.glob("partial/*/*"), *out.glob("cells/*")):
         with suppress(FileNotFoundError):
             if path.stat().st_mtime > started:
                 return True

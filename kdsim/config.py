@@ -245,7 +245,7 @@ def _sources_of(module: str) -> dict[str, bytes]:
             return Path(file)
         return sources.locate_outside(other, home=module.partition(".")[0])
 
-    return {name: content for name, (_, content) in sources.closure([name], locate).items()}
+    return {name: content for name, (_, content) in sources.closure([name], locate, sources.read_once).items()}
 
 
 def decode(data: Any, classes: Iterable[type], hint: Any = Any) -> Any:

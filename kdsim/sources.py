@@ -61,17 +61,19 @@ def imports(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # running it says what is wrong
         return
     package = module if is_package else module.rpartition(".")[0]
+    calls = set(_CALLS)
     for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            calls |= {alias.asname for alias in node.names if alias.name in _CALLS and alias.asname}
             base = _absolute(node.module or "", package, node.level)
             if base:
                 yield base
             yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names if alias.name != "*")
     if any(call.encode() in source for call in _CALLS):  # seldom, and a look at all expressions takes long
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and _name(node.func) in _CALLS and node.args:
+            if isinstance(node, ast.Call) and _name(node.func) in calls and node.args:
                 yield _called(node.args[0], package)
 
 
@@ -111,7 +113,11 @@ def _name(node: ast.AST) -> str:
 
 
 def closure(
-    starts: Iterable[str], locate: Callable[[str], Path | None], read: Callable[[Path], bytes] = Path.read_bytes
+    starts: Iterable[str],
+    locate: Callable[[str], Path | None],
+    read: Callable[[Path], bytes] = Path.read_bytes,
+    *,
+    computed: bool = True,
 ) -> dict[str, tuple[Path, bytes]]:
     """All modules that some modules stand on, these included: name to file and content.
 
@@ -121,6 +127,7 @@ def closure(
         starts: dotted names.
         locate: gives the file of a module, a folder for a package without `__init__`, and None for what does not count.
         read: reads a file.
+        computed: whether an import whose name is computed may mean any module beside.
     """
     found: dict[str, tuple[Path, bytes]] = {}
     waiting = list(starts)
@@ -136,11 +143,11 @@ def closure(
         if path.suffix == ".py":
             is_package = path.name == "__init__.py"
             for imported in imports(content, name, is_package=is_package):
-                if imported == EVERYTHING:
+                if imported != EVERYTHING:
+                    waiting.append(imported)
+                elif computed:
                     prefix = f"{name}." if is_package else f"{parent}." if parent else ""
                     waiting.extend(prefix + beside for beside in _modules_in(path.parent))
-                else:
-                    waiting.append(imported)
     return found
 
 
@@ -212,6 +219,16 @@ def locate_outside(name: str, home: str = "") -> Path | None:
     return None
 
 
+@cache
+def read_once(path: Path) -> bytes:
+    """The content of a file when this process first asked for it: Python, too, imports a module once.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return path.read_bytes()
+
+
 # The source of kdsim -----------------------------------------------------------------------------
 
 
@@ -223,9 +240,14 @@ def kdsim_digest() -> str:
     not change it.
     """
     found = hashlib.sha256()
-    for name, (_, source) in sorted(closure(COMPUTING, locate_own).items()):
+    for name, (_, source) in sorted(own_modules().items()):
         found.update(f"{name}\0".encode() + without_docstrings(source) + b"\0")
     return found.hexdigest()
+
+
+def own_modules() -> dict[str, tuple[Path, bytes]]:
+    """The modules of kdsim that compute, with file and content. A name that is computed is that of a study file."""
+    return closure(COMPUTING, locate_own, computed=False)
 
 
 def locate_own(name: str) -> Path | None:

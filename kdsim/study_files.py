@@ -75,7 +75,7 @@ class StudyFile:
             return Path(self.modules[name][0]) if name in self.modules else sources.locate_outside(name)
 
         def read(path: Path) -> bytes:
-            return contents.get(str(path)) or path.read_bytes()
+            return contents[str(path)] if str(path) in contents else sources.read_once(path)
 
         contents = {path: content for path, content in self.modules.values()}
         found = sources.closure([self.own_name(full)], locate, read)

@@ -42,7 +42,7 @@ def test_train_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(Path(file).stat().st_size > 10_000 for file in out["figures"])
     weights = list(Path("results/cells").glob("*/weights-000.pt"))
     assert len(weights) == 1
-    assert not list(Path("results/partial").glob("*.pt"))
+    assert not list(Path("results/partial").rglob("*.pt"))
 
 
 @pytest.mark.slow

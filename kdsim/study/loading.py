@@ -151,7 +151,8 @@ def import_study_file(path: Path) -> ModuleType:
     try:
         file = study_files.read(path)
     except OSError as error:
-        place = os.fsdecode(error.filename) if error.filename is not None else str(path)
+        neighbour = error.filename is not None and Path(os.fsdecode(error.filename)) != path.absolute()
+        place = os.fsdecode(error.filename) if neighbour else str(path)
         raise ConfigError(f"study file {place!r} cannot be read: {error.strerror}") from None
     return load_study_file(file)
 

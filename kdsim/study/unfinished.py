@@ -67,6 +67,8 @@ class Unfinished:
     def write_plan(self, plan: Plan) -> None:
         """Before a pack starts: without it, its state would be of no use to a run that packs the rest anew."""
         content = {"cells": list(plan.cells), "block_replicas": plan.block_replicas}
+        with storing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self.plan_file(plan.pack), json.dumps(signed(content), indent=1).encode())
 
     def plans(self) -> Iterator[Plan]:

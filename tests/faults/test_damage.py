@@ -154,7 +154,7 @@ def test_work_under_way(
 ) -> None:
     """Plans, states, finished blocks and checkpoints."""
     origin = stopped[study]
-    names = files(origin, "partial/*")
+    names = files(origin, "partial/*/*")
     endings = {name.partition("-")[2] or Path(name).suffix for name in names}
     assert endings == ({".json", "0.done.pt", "1.pt"} if study is SIMULATED else {"all.pt"}), names
     for name in names:
@@ -168,7 +168,7 @@ def test_a_file_that_was_removed(
 ) -> None:
     """Of work under way: it is done again. Of a cell: it is refused, and repaired."""
     expected = stored(undisturbed[study])
-    for name in files(stopped[study], "partial/*"):
+    for name in files(stopped[study], "partial/*/*"):
         copy = tmp_path / name.replace("/", "-")
         shutil.copytree(stopped[study], copy)
         (copy / name).unlink()

@@ -144,7 +144,7 @@ def test_told_to_stop_at_random_moments(tmp_path: Path, signals: tuple[signal.Si
     for trial in range(3):
         (tmp_path / "begun").unlink(missing_ok=True)
         child, started = Child(once, command[0], tmp_path / "stopped", *command[1:]), time.monotonic()
-        sign = "begun" if trial else "stopped/partial/*.lock"  # once as soon as it computes
+        sign = "begun" if trial else "stopped/partial/*/*.lock"  # once as soon as it computes
         while not any(tmp_path.glob(sign)) and time.monotonic() - started < PATIENCE:
             time.sleep(0.005)
         time.sleep(generator.uniform(0.01, seconds / 2) if trial else 0)

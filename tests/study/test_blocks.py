@@ -15,7 +15,7 @@ from kdsim.config import ConfigError
 from kdsim.engines.recorder import join
 from kdsim.study import packs, runner, work
 from kdsim.study.executors import Walk
-from kdsim.study.store import PARTIAL, read_study
+from kdsim.study.store import PARTIAL, Store, read_study
 from kdsim.supervision import Exact, OneHot
 
 
@@ -58,7 +58,7 @@ def test_finished_blocks_are_not_run_again(tmp_path, small_blocks, monkeypatch):
     monkeypatch.setattr(Walk, "run", watched)
     with pytest.raises(runner.Interrupted):
         runner.run(study, tmp_path / "out")
-    assert calls == [0, 1, 2] and len(list((tmp_path / "out" / PARTIAL).glob("*.done.pt"))) >= 2
+    assert calls == [0, 1, 2] and len(list((tmp_path / "out" / PARTIAL).rglob("*.done.pt"))) >= 2
     result = runner.run(study, tmp_path / "out")
     assert result.replica_steps <= 12 * 400
     for ours, theirs in zip(_tables(result.folder), undisturbed, strict=True):
@@ -67,8 +67,9 @@ def test_finished_blocks_are_not_run_again(tmp_path, small_blocks, monkeypatch):
 
 def test_a_damaged_block_is_named(tmp_path, small_blocks):
     pack = packs.packs(Tiny().cells())[0]
-    (tmp_path / PARTIAL).mkdir()
-    (tmp_path / PARTIAL / f"{pack.blocks()[1].key}.done.pt").write_bytes(b"nothing")
+    folder = Store(tmp_path).unfinished.folder
+    folder.mkdir(parents=True)
+    (folder / f"{pack.blocks()[1].key}.done.pt").write_bytes(b"nothing")
     result = runner.run(Tiny(), tmp_path)
     assert result.user_error and "done.pt is not a file of kdsim" in result.failures[0]
 

@@ -23,6 +23,7 @@ from kdsim.files import temporary_beside, write_checked
 from kdsim.problems import Images, SoftmaxLinear
 from kdsim.study import runner
 from kdsim.study.checking import BROKEN, NOTICE, Finding, check
+from kdsim.study.provenance import stamp
 from kdsim.study.runner import Interrupted, Progress
 from kdsim.study.store import Store
 from kdsim.study.trainings import Training, fitted_teachers
@@ -45,7 +46,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two simulated cells of a study, a training, and a teacher fitted to it."""
     out = tmp_path_factory.mktemp("checked") / "results"
     runner.run(STUDY, out)
-    Training(TRAINING).run(Store(out), lambda done, total: None, lambda: False, {})
+    Training(TRAINING).run(Store(out), lambda done, total: None, lambda: False, stamp())
     fitted_teachers(Deterministic(TRAINING), Store(out))
     return out
 

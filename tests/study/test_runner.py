@@ -119,7 +119,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, undisturbed: Pat
     with pytest.raises(Interrupted, match=r"interrupted at step \d+ of 3000; 0 of 3 cells .* the same command goes on"):
         runner.run(LONG, tmp_path, progress=kill_self_at(1000, number))
     assert signal.getsignal(number) is handler
-    kept = sorted(path.suffixes for path in (tmp_path / "partial").iterdir())
+    kept = sorted(path.suffixes for path in (tmp_path / "partial").rglob("*.*"))
     assert kept == [[".plan", ".json"], [".pt"]] and list((tmp_path / "cells").iterdir()) == []
     seen: list[Progress] = []
     result = runner.run(LONG, tmp_path, progress=seen.append)

@@ -175,8 +175,9 @@ def test_a_damaged_teacher_fails_its_student_alone(tmp_path: Path, out: Path) ->
 
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "partial").mkdir()
-    (tmp_path / "partial" / f"{digest(TEACHER)}-r001.pt").write_bytes(b"kdsim")
+    folder = Store(tmp_path).unfinished.folder
+    folder.mkdir(parents=True)
+    (folder / f"{digest(TEACHER)}-r001.pt").write_bytes(b"kdsim")
     result = runner.run(Given((TEACHER,)), tmp_path)
     (failure,) = result.failures
     assert "is not a file of kdsim" in failure and result.user_error and result.replica_steps == 0
