@@ -375,6 +375,7 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
     from kdsim.studies import STUDIES
     from kdsim.study.loading import stored_run
     from kdsim.study.report import settings_line
+    from kdsim.study.reuse import other_sources
     from kdsim.study.store import Store, read_study
 
     known = by_name(STUDIES)
@@ -383,6 +384,8 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
     cli_output.note(f"{stored.folder}, {stored.info['date'][:16]} UTC, settings: {differing}")
     for failure in stored.info.get("failures", []):
         cli_output.note(f"not in this table: {failure}")
+    if (line := other_sources(stored.records)) is not None:
+        cli_output.note(line)
     return stored
 
 

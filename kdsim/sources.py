@@ -26,6 +26,7 @@ COMPUTING = (
     "kdsim.study.computations",
     "kdsim.study.eigen_paths",
     "kdsim.teachers",
+    "kdsim.teachers.other_start",
     "kdsim.claims.exact",
     "kdsim.study.dask_worker",  # what travels between processes
 )

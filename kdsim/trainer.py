@@ -25,6 +25,7 @@ from torch import Tensor
 from kdsim import config
 from kdsim.config import ConfigError, require, require_between, require_count
 from kdsim.data.augmentation import Normalisation, Unchanged
+from kdsim.data.points import forget_points
 from kdsim.data.sources import ImageSource, KnownImages, PointSource, Pools, Source
 from kdsim.engines.base import Lane, check_device
 from kdsim.losses import CrossEntropy, DistillationLoss
@@ -386,6 +387,12 @@ def _check_teachers(teacher: Teacher | None, found: Sequence[FittedTeacher]) -> 
             )
         if not all(network.scores for network in fitted.networks):
             raise ConfigError(f"teacher {number} diverged when it was trained: no student can learn from it")
+
+
+def forget_pools() -> None:
+    """From now on images and points are read or drawn anew: files may have changed."""
+    _pools.cache_clear()
+    forget_points()
 
 
 @lru_cache(maxsize=2)  # cells of a study share their data

@@ -25,7 +25,7 @@ BODY = {
     "from .m import b": {"pkg.m", "pkg.m.b"},
     "def f():\n    def g():\n        import late": {"late"},
     "class C:\n    import inner": {"inner"},
-    "try:\n    import a\nexcept ImportError:\n    import b\nelse:\n    import c\nfinally:\n    import d": {
+    "try:\n    import a\nexcept E:\n    import b\nelse:\n    import c\nfinally:\n    import d": {
         "a",
         "b",
         "c",
@@ -88,7 +88,7 @@ def test_what_is_a_library() -> None:
 
 @pytest.fixture(scope="module")
 def computing() -> set[str]:
-    return set(sources.closure(sources.COMPUTING, sources.locate_own))
+    return set(sources.own_modules())
 
 
 def _subclasses(cls: type) -> set[type]:
@@ -99,7 +99,7 @@ def test_all_that_computes_counts(computing: set[str]) -> None:
     """Every class of kdsim that may be part of a stored configuration, and every engine, kernel and formula."""
     classes = {*KNOWN, *(c for contract in (*CONTRACTS, Computation) for c in _subclasses(contract))}
     own = {cls.__module__ for cls in classes if cls.__module__.startswith("kdsim.")}
-    assert len(own) > 60 and own <= computing, own - computing
+    assert len(own) > 50 and own <= computing, own - computing
     root = Path(sources.__file__).parent
     for part in (
         "engines",

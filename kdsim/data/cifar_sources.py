@@ -236,12 +236,21 @@ def _images(name: str, data_dir: Folder | None) -> tuple[ImageData, Folder]:
     if not data_dir:
         where = "data_dir (--data-dir or the environment variable KDSIM_DATA)"
         raise ConfigError(f"{where} must name the folder with {name}: see `kdsim data fetch {name}`")
-    return _read(name, os.path.abspath(data_dir)), data_dir
+    return _read(name, os.path.abspath(data_dir), _changes(Path(data_dir))), data_dir
+
+
+def _changes(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Path, time of change and size of what lies in a folder and in its folders."""
+    try:
+        found = [(path, path.stat()) for path in (*folder.glob("*"), *folder.glob("*/*"))]
+    except OSError:  # which the reader says better
+        return ()
+    return tuple(sorted((str(path), status.st_mtime_ns, status.st_size) for path, status in found))
 
 
 @lru_cache(maxsize=2)  # 185 MB each
-def _read(name: str, folder: str) -> ImageData:
-    """Read once a process: decoding takes seconds. Never handed out, since its tensors could be changed."""
+def _read(name: str, folder: str, changes: tuple[tuple[str, int, int], ...]) -> ImageData:
+    """Read once a process and state of the folder: decoding takes seconds. Never handed out: tensors can be changed."""
     return read_cifar(name, folder)
 
 

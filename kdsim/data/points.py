@@ -110,6 +110,11 @@ def _digest(pools: Iterable[Population]) -> str:
     return digest.hexdigest()
 
 
+def forget_points() -> None:
+    """From now on pools are drawn anew."""
+    _drawn.cache_clear()
+
+
 @lru_cache(maxsize=2)
 def _drawn(problem: Problem, seed: int) -> Population:
     """The pool of the problem: kept, since the trainer asks for the classes and for the pools."""

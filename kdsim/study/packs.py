@@ -193,6 +193,12 @@ def pool(cell: Cell) -> Population:
         return _pools[key]
 
 
+def forget_pools() -> None:
+    """From now on populations are made anew: the files that they are read from may have changed."""
+    with _guard:
+        _pools.clear()
+
+
 def _lane(cell: Cell) -> Lane:
     return Lane(cell.supervision, cell.step_size, cell.seed, cell.replicas)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from kdsim import config
@@ -16,6 +16,8 @@ from kdsim.study.packs import pool
 from kdsim.study.store import Store, read_study_info
 from kdsim.trainer import StudentTrainer, Teacher
 
+SHOWN = 12
+"""Digits of a digest in rows and lines."""
 AnyCell = Cell | StudentTrainer | Teacher | Computation
 
 
@@ -112,12 +114,20 @@ def stored(
         found -= others.keys()
         note(f"{_results(others)} computed by another source of kdsim: run again")
     elif others:
-        sources = ", ".join(sorted({source[:12] or "not known" for source in others.values()}))
-        note(
-            f"{_results(others)} computed by another source of kdsim ({sources}; this is {kdsim_digest()[:12]}): "
-            "--rerun runs them again"
-        )
+        note(str(other_sources({"source": source[:SHOWN]} for source in others.values())))
     return found & cells.keys()
+
+
+def other_sources(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """How many stored rows another source of kdsim computed, in one line; None if there are none."""
+    own = kdsim_digest()[:SHOWN]
+    others = [row.get("source") or "not known" for row in rows if row.get("source") != own]
+    if not others:
+        return None
+    return (
+        f"{_results(others)} computed by another source of kdsim ({', '.join(sorted(set(others)))}; this is {own}): "
+        "run-study --rerun runs them again"
+    )
 
 
 def _results(digests: Any) -> str:

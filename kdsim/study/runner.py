@@ -13,7 +13,7 @@ from typing import Any
 
 from kdsim import config
 from kdsim.files import Damaged, StorageError
-from kdsim.study import reuse, rows
+from kdsim.study import reuse, rows, work
 from kdsim.study.base import Cell, Study
 from kdsim.study.executors import Executor, ExecutorGone, Job
 from kdsim.study.loading import figure_reference
@@ -97,6 +97,7 @@ def run(
     store.prepare()
     executor.check_folder(store.root, cells)
     by_digest = {config.digest(cell): cell for cell in cells}
+    work.forget_data()
     for line in reuse.changes(study, store):
         note(line)
     stored = reuse.stored(study, store, by_digest, note, repair=repair, rerun=rerun)

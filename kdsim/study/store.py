@@ -31,6 +31,7 @@ from kdsim.study.cells import (
     read_json,
     require_no_link,
     signed_text,
+    source_of,
 )
 from kdsim.study.rows import json_ready
 from kdsim.study.training_rows import labelled
@@ -133,11 +134,18 @@ class Store(Cells):
                 why = error.strerror or str(error)
                 raise StorageError(f"results folder {str(folder)!r} cannot be written: {why}") from None
             sweep(folder)
-        self.unfinished.sweep(self.has_cell)
+        self.unfinished.sweep(self._is_current)
         for other in self.begun_elsewhere():
             sweep(other.folder)
             other.sweep(self.has_cell)
             other.remove_if_empty()
+
+    def _is_current(self, digest: str) -> bool:
+        """Whether the cell is finished, by this source of kdsim."""
+        try:
+            return self.has_cell(digest) and source_of(self.read_info(digest)) == kdsim_digest()
+        except Damaged:
+            return False
 
     def set_aside(self, damage: Damaged) -> str:
         """Move a damaged file or folder to DIR/damaged, under a name of its own. Returns a line that says so."""

@@ -234,7 +234,7 @@ class Unfinished:
         return found
 
     def sweep(self, is_stored: Callable[[str], bool]) -> None:
-        """Remove what a process leaves that is killed after its result was stored: checkpoints, and locks.
+        """Remove what a process leaves that is killed after its result was stored: checkpoints, packs, and locks.
 
         Args:
             is_stored: whether the result of that digest is stored.
@@ -243,6 +243,12 @@ class Unfinished:
             if is_stored(file.name.partition("-")[0]):
                 with suppress(OSError):
                     file.unlink(missing_ok=True)
+        for file in self.folder.glob(f"*{PLAN}"):
+            with suppress(Damaged):
+                plan = self.read_plan(file)
+                if plan is not None and all(map(is_stored, plan.cells)):
+                    names = (path.name for path in self.folder.glob(f"{plan.pack}*.pt"))
+                    self.forget(plan.pack, [name.removesuffix(".pt").removesuffix(".done") for name in names])
         for file in self.folder.glob("*.lock"):
             if (lock := self.lock(file.stem)) is not None:  # nobody holds it
                 release(lock)

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdsim import config
+from kdsim import config, trainer
 from kdsim.engines.base import State
 from kdsim.engines.recorder import Record, join
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell
 from kdsim.study.cells import POPULATION
-from kdsim.study.packs import KEPT_POOLS, Pack, Prepared
+from kdsim.study.packs import KEPT_POOLS, Pack, Prepared, forget_pools
 from kdsim.study.provenance import stamp
 from kdsim.study.risk_curves import risk_curves
 from kdsim.study.tables import curves_table, parquets, replicas_table
@@ -184,6 +184,14 @@ def _finished(ready: Prepared, item: Seen, seconds: float, marks: Mapping[str, A
     curves = curves.assign(**risk_curves(cell, population, ready.reference, predicted, steps))
     spectrum = dynamics.spectrum_table(cell, population, ready.reference, record)
     return FinishedCell(item.digest, info, parquets(curves, replicas_table(record), spectrum))
+
+
+def forget_data() -> None:
+    """From now on everything that is made of data is made anew, which a run begins with: files may have changed."""
+    with _guard:
+        _kept.clear()
+    forget_pools()
+    trainer.forget_pools()
 
 
 _kept: dict[tuple[str, str], Prepared] = {}

@@ -1,0 +1,274 @@
+"""Which stored results are reused: never those of other data or under a changed name; of another kdsim, and said."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+import pytest
+from tiny_study import SmallPool, Tiny
+
+from kdsim import sources
+from kdsim.cli import main
+from kdsim.config import digest
+from kdsim.data import KnownPoints
+from kdsim.population import Population
+from kdsim.problems import SoftmaxLinear
+from kdsim.study import runner
+from kdsim.study.base import Study
+from kdsim.study.checking import check
+from kdsim.study.store import Store, read_study
+from kdsim.study.tables import CURVES_FILE
+from kdsim.supervision import OneHot
+from kdsim.teachers import Deterministic
+from kdsim.trainer import PointNetwork, StudentTrainer
+from kdsim.training import Recipe
+
+SCALE = Path("scale.txt")
+
+
+@dataclass(frozen=True)
+class Hidden(SmallPool):
+    """Points that depend on a file of which the configuration says nothing."""
+
+    name: ClassVar[str] = "hidden"
+
+    def population(self, seed: int) -> Population:
+        found = super().population(seed)
+        scale = float(SCALE.read_text())
+        return Population(x=found.x * scale, p=found.p, y=found.y, optimum=found.optimum / scale)
+
+
+ONE = Tiny(supervisions=(OneHot(),), steps=200)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def other_source(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes this process another kdsim, or the same again."""
+
+    def become(digest: str | None) -> None:
+        for module in ("provenance", "store", "reuse", "checking", "trainings"):
+            name = f"kdsim.study.{module}.kdsim_digest"
+            monkeypatch.setattr(name, sources.kdsim_digest if digest is None else lambda: digest)
+
+    return become
+
+
+def run(study: Study, **options: Any) -> tuple[runner.RunResult, list[str]]:
+    said: list[str] = []
+    return runner.run(study, "results", note=said.append, **options), said
+
+
+# Data ---------------------------------------------------------------------------------------------
+
+
+def test_other_points_are_not_reused() -> None:
+    """Also where no digest can know: the population itself is compared."""
+    study = replace(ONE, problem=Hidden())
+    SCALE.write_text("1.0")
+    (first,) = run(study)[0].rows
+    assert run(study)[0].replica_steps == 0
+    SCALE.write_text("2.0")
+    result, said = run(study)
+    assert result.replica_steps == 200 * 8 and result.rows[0]["floor"] != first["floor"]
+    assert said == ["1 stored result was on other data than the problem gives now: run again"]
+    assert run(study)[1] == []
+    (kept,) = Path("results/superseded").iterdir()
+    assert kept.name == f"{digest(study.cells()[0])}.0"
+    assert pd.read_parquet(kept / CURVES_FILE)["dist_sq_mean"].iloc[-1] != read_study(result.folder).curves[
+        "dist_sq_mean"
+    ].iloc[-1]  # fmt: skip
+
+
+def test_points_that_rounding_tells_apart_are_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(ONE)
+    exact = SmallPool.population
+
+    def rounded(self: SmallPool, seed: int) -> Population:
+        found = exact(self, seed)
+        return Population(x=found.x * (1 + 2**-52), p=found.p, y=found.y, optimum=found.optimum)
+
+    monkeypatch.setattr(SmallPool, "population", rounded)
+    assert run(ONE)[0].replica_steps == 0
+
+
+def test_points_that_cannot_be_made_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = replace(ONE, problem=Hidden())
+    SCALE.write_text("1.0")
+    run(study)
+    SCALE.unlink()
+    result, (said,) = run(study)
+    assert result.rows and result.replica_steps == 0
+    assert said.startswith("whether 1 stored result was on the data that are there now could not be seen: FileNotFound")
+
+
+POINTS = KnownPoints(SoftmaxLinear(classes=3, dimension=4, samples=128), validation_samples=32, test_samples=32)
+TRAINING = StudentTrainer(PointNetwork("linear"), POINTS, recipe=Recipe(epochs=40, batch_size=8), replicas=2)
+
+
+@dataclass(frozen=True)
+class Trainings(Study):
+    """A teacher's training, and a student."""
+
+    name: ClassVar[str] = "trainings-of-a-test"
+    summary: ClassVar[str] = "two trainings"
+    figure: ClassVar[None] = None
+
+    def cells(self) -> tuple[StudentTrainer, ...]:
+        return TRAINING, replace(TRAINING, supervision=Deterministic(TRAINING))
+
+    def quick(self) -> Trainings:
+        return self
+
+
+def test_other_data_of_trainings_are_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(Trainings())[0]
+    assert first.failures == [] and run(Trainings())[0].replica_steps == 0
+    exact = StudentTrainer.pools
+
+    def shifted(self: StudentTrainer, *arguments: Any) -> Any:
+        pools = exact(self, *arguments)
+        train = Population(x=pools.train.x + 1, p=pools.train.p, y=pools.train.y)
+        return replace(pools, train=train)
+
+    monkeypatch.setattr(StudentTrainer, "pools", shifted)
+    result, said = run(Trainings())
+    assert "2 stored results were on other data than the problem gives now: run again" in said
+    assert result.replica_steps == first.replica_steps
+    assert run(Trainings())[1] == []
+
+
+# The source of kdsim ------------------------------------------------------------------------------
+
+
+def test_results_of_another_source_are_said_and_can_be_run_again(other_source: Any, capsys: Any) -> None:
+    first = run(ONE)[0]
+    assert first.rows[0]["source"] == sources.kdsim_digest()[:12]
+    other_source("f" * 64)
+    result, (said,) = run(ONE)
+    assert result.replica_steps == 0 and result.rows == first.rows
+    assert said.startswith("1 stored result was computed by another source of kdsim") and "--rerun" in said
+    (finding,) = check(Path("results")).findings
+    assert "1 were computed by another source of kdsim" in finding.what and finding.path == "cells"
+    assert main(["results", "tiny"]) == 0
+    assert "computed by another source of kdsim" in capsys.readouterr().err
+    again, (said,) = run(ONE, rerun=True)
+    assert again.replica_steps == 200 * 8 and said.endswith("computed by another source of kdsim: run again")
+    assert again.rows == [{**first.rows[0], "source": "f" * 12}]
+    assert run(ONE, rerun=True)[0].replica_steps == 0
+    assert [path.name for path in Path("results/superseded").iterdir()] == [f"{digest(ONE.cells()[0])}.0"]
+    assert check(Path("results")).damaged == []
+
+
+def test_an_interrupted_rerun_loses_nothing(other_source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(ONE)[0]
+    other_source("f" * 64)
+    with pytest.raises(runner.Interrupted):
+        run(ONE, rerun=True, progress=lambda state: os.kill(os.getpid(), signal.SIGINT))
+    assert run(ONE)[0].rows == first.rows
+
+
+@pytest.mark.parametrize("study", [replace(ONE, steps=3000, replicas=24), Trainings()], ids=["simulation", "training"])
+def test_a_state_never_goes_on_under_another_source(study: Study, other_source: Any, monkeypatch: Any) -> None:
+    """Interrupted, it starts over; back at the first source it goes on."""
+    monkeypatch.setattr("kdsim.study.packs.BLOCK_REPLICAS", 8)
+    whole = runner.run(study, "whole")
+
+    def stop(state: Any) -> None:
+        if state.done > 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(runner.Interrupted):
+        run(study, progress=stop, slice_seconds=0)
+    assert list(Path("results/partial").rglob("*.pt"))
+    other_source("f" * 64)
+    names = {finding.advice for finding in check(Path("results")).findings if finding.path.startswith("partial")}
+    assert any(advice.startswith("another source of kdsim began it") for advice in names)
+    result, said = run(study)
+    assert result.replica_steps == whole.replica_steps
+    assert any("begun by another source of kdsim" in line and "starts over" in line for line in said)
+    run(study)
+    assert list(Path("results/partial").iterdir()) == []  # what the first source left is of no use any more
+
+
+def test_back_at_its_source_a_state_goes_on(other_source: Any) -> None:
+    study = replace(ONE, steps=3000)
+    whole = runner.run(study, "whole")
+    with pytest.raises(runner.Interrupted):
+        run(study, progress=lambda state: os.kill(os.getpid(), signal.SIGINT), slice_seconds=0)
+    other_source("f" * 64)
+    with pytest.raises(runner.Interrupted):
+        run(study, progress=lambda state: os.kill(os.getpid(), signal.SIGINT), slice_seconds=0)
+    other_source(None)
+    result = run(study)[0]
+    assert result.replica_steps < whole.replica_steps and result.rows == whole.rows
+
+
+def test_a_teacher_of_another_source_is_fitted_again(other_source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdsim.study import trainings
+
+    run(Trainings())
+    store, fits, teacher = Store("results"), [], Deterministic(TRAINING)
+    fit = trainings.fit_teacher
+    monkeypatch.setattr(trainings, "fit_teacher", lambda *a: fits.append(1) or fit(*a))
+    trainings.fitted_teachers(teacher, store)
+    assert fits == []
+    other_source("f" * 64)
+    trainings.fitted_teachers(teacher, store)
+    assert len(fits) == teacher.count
+
+
+# Said ---------------------------------------------------------------------------------------------
+
+
+def test_a_changed_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By run-study once, and by check-results as long as results of it are there."""
+    study = Path(__file__).parent.parent / "tiny_study.py"
+    text = study.read_text().replace("    samples: int = 64\n", '    samples: int = 64\n    path: str = "pool.txt"\n')
+    Path("own.py").write_text(text)
+    command = ["run-study", "own.py", "--set", "steps=40"]
+    Path("pool.txt").write_text("a")
+    assert main(command) == 0
+    capsys.readouterr()
+    Path("pool.txt").write_text("b")
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert "pool.txt changed since results/tiny/" in said and said.count("changed since") == 1
+    assert main(command) == 0
+    assert "changed since" not in capsys.readouterr().err
+    assert main(["check-results"]) == 0
+    assert "3 were computed from pool.txt with SHA-256" in capsys.readouterr().out
+    Path("own.py").write_text(text + "\n# edited\n")
+    assert main(command) == 0
+    assert (
+        "the source of tiny, the source of small-pool, the source of halfway changed since" in capsys.readouterr().err
+    )
+
+
+def test_a_file_that_changes_while_it_runs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Nothing is stored under a name that stands for the file as it was."""
+
+    @dataclass(frozen=True)
+    class FromFile(SmallPool):
+        path: str = "pool.txt"
+
+        name: ClassVar[str] = "from-file"
+
+        def population(self, seed: int) -> Population:
+            assert Path(self.path).read_text() == "as it was"
+            return super().population(seed)
+
+    Path("pool.txt").write_text("as it was")
+    result, _ = run(replace(ONE, problem=FromFile()), progress=lambda state: Path("pool.txt").write_text("changed"))
+    assert result.rows == [] and "is not the one with which the run began" in result.failures[0] and result.user_error
+    assert list(Path("results/cells").iterdir()) == []
