@@ -236,7 +236,7 @@ def _images(name: str, data_dir: Folder | None) -> tuple[ImageData, Folder]:
     if not data_dir:
         where = "data_dir (--data-dir or the environment variable KDSIM_DATA)"
         raise ConfigError(f"{where} must name the folder with {name}: see `kdsim data fetch {name}`")
-    return _read(name, os.path.abspath(data_dir), _changes(Path(data_dir))), data_dir
+    return _read(name, os.path.abspath(data_dir), _changes(Path(os.path.abspath(data_dir)))), data_dir
 
 
 def _changes(folder: Path) -> tuple[tuple[str, int, int], ...]:

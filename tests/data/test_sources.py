@@ -308,8 +308,13 @@ def test_images_are_read_once(tmp_path, folder, monkeypatch):
     assert reads == ["cifar10"]
     (tmp_path / "other").mkdir()
     tiny_cifar.write_folder(tmp_path / "other", "cifar10", "binary")
-    Cifar10().pools(0, "other")
+    before = Cifar10().pools(0, "other").provenance["digest"]
     assert reads == ["cifar10", "cifar10"]
+    for file in sorted((tmp_path / "other").rglob("*.bin")):  # other images in place of these
+        data = bytearray(file.read_bytes())
+        data[1] ^= 255
+        file.write_bytes(data)
+    assert Cifar10().pools(0, "other").provenance["digest"] != before
 
 
 # Bad fields -------------------------------------------------------------------------------------

@@ -217,6 +217,31 @@ def test_only_the_study_files_travel_that_a_value_needs(tmp_path: Path) -> None:
     assert found.value()[0].number == 3
 
 
+@pytest.mark.parametrize("here", [True, False], ids=["locally", "on dask"])
+def test_equally_named_neighbours_of_two_studies(tmp_path: Path, executor: OnDask, here: bool) -> None:
+    """One process, one worker, one results folder; and the file beside the first study is edited."""
+    text = TINY.read_text().replace("self.weight**2", "blend.WEIGHT**2")
+    text = text.replace("from kdsim.engines import", "import blend\nfrom kdsim.engines import")
+    noise = []
+    for name, weight in (("a", 1.0), ("b", 0.1), ("a", 0.5)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "study.py").write_text(text)
+        (tmp_path / name / "blend.py").write_text(f"WEIGHT = {weight}\n")
+        study = loading.load(str(tmp_path / name / "study.py"), {})
+        result = runner.run(replace(study, steps=40), tmp_path / "out", executor=None if here else executor)
+        assert result.failures == []
+        noise.append(result.rows[2]["nu"] / result.rows[1]["nu"])  # over that of one-hot labels
+    assert noise == pytest.approx([1.0, 0.01, 0.25])
+
+
+def test_a_worker_with_another_file_of_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or with a module that it imported before an edit: a task says what it is, and the worker looks."""
+    pack = packs(Tiny(steps=40).cells())[0]
+    vars(pack)["digests"] = ("0" * 20, *pack.digests[1:])
+    with pytest.raises(ConfigError, match="not the one with which the run began"):
+        Walk(pack, 0, None).run(lambda done: None, lambda: False, 1.0)
+
+
 def test_a_worker_imports_the_study_file_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it has not seen it; so does the one that chooses the engine of a cell."""
     cell = packed(loading.load(str(TINY), {}).cells()[0])
