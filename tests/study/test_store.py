@@ -18,7 +18,7 @@ from kdsim.files import Damaged, StorageError, signed
 from kdsim.study.cells import CELL_FILE, STORE_VERSION, UNSIGNED, json_text
 from kdsim.study.rows import bound_curve, flat_row, json_ready
 from kdsim.study.store import STUDY_FILE, Store, read_study
-from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, curves_table, replicas_table
+from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE, curves_table, replicas_table
 from kdsim.study.unfinished import NO_LOCKS, release
 
 INFO = {"cell": {"class": "Cell"}, "summary": {}, "prediction": {"mu": 1.0}, "measurement": {"floor": math.inf}}
@@ -145,6 +145,19 @@ def test_a_file_system_without_locks_is_used_without(store: Store, monkeypatch: 
         assert lock is not None
         release(lock)
     assert not list(store.unfinished.folder.iterdir())
+
+
+@pytest.mark.parametrize("name", [CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE])
+def test_a_table_that_was_altered_is_refused_before_a_run(store: Store, name: str) -> None:
+    """Another table of the same shape can be read, and only its checksum says that it is not this cell's."""
+    spectrum = pd.DataFrame({"step": [0, 5], "square": [1.0, 0.5]})
+    store.write_cell("whole", INFO, CURVES, REPLICAS, spectrum)
+    assert store.check_cell("whole")["files"].keys() == {CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE}
+    file = store.cell_folder("whole") / name
+    (pd.read_parquet(file) * 1.5).to_parquet(file, index=False)
+    for read in (store.check_cell, store.read_cell, lambda digest: store.read_table(digest, Path(name).stem)):
+        with pytest.raises(Damaged, match=rf"whole is damaged.*{name}: its SHA-256 is"):
+            read("whole")
 
 
 def test_checksums_that_are_no_texts_are_refused(store: Store) -> None:
