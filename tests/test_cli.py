@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import tiny_study
 
-from kdsim import __version__
+from kdsim import __version__, cli, cli_training
 from kdsim.cli import main
+from kdsim.cli_run import How
 from kdsim.files import signed
 from kdsim.problems import PROBLEMS
 from kdsim.study.cells import STORE_VERSION
@@ -390,6 +391,102 @@ def test_extreme_settings_give_a_figure_without_warnings(
     assert [str(item.message) for item in recwarn if "log-scaled" in str(item.message)] == []
     if setting == "step_size=1e9":
         assert {(row["floor"], row["diverged"]) for row in got["rows"]} == {(None, 4)}
+
+
+# What is passed on ----------------------------------------------------------------------------------
+
+
+class Heard(Exception):
+    """What reached the code behind a command."""
+
+
+def heard(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> tuple[str, dict[str, str], bool]:
+    """Target, settings and whether the quick version is meant, as a command passes them on."""
+
+    def load_study(target: str, settings: dict[str, str], quick: bool) -> None:
+        raise Heard(target, settings, quick)
+
+    def stored_run(target: str, known: object, store: object, settings: dict[str, str], *, quick: bool) -> None:
+        raise Heard(target, settings, quick)
+
+    monkeypatch.setenv("KDSIM_TRACEBACK", "1")
+    for module in (cli, cli_training):
+        monkeypatch.setattr(module, "load_study", load_study)
+    monkeypatch.setattr("kdsim.study.loading.stored_run", stored_run)
+    with pytest.raises(Heard) as found:
+        main(arguments)
+    return found.value.args
+
+
+STUDY_COMMANDS = {
+    "run-study": ["replicas", "seed", "device", "engine"],
+    "show-study": ["replicas", "seed", "device", "engine"],
+    "predict": ["replicas", "seed"],
+    "results": ["replicas", "seed"],
+    "figure": ["replicas", "seed"],
+}
+"""Options of each command that stand for a key of --set."""
+
+
+@pytest.mark.parametrize("command", STUDY_COMMANDS)
+def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    assert heard(monkeypatch, [command, "mine.py"]) == ("mine.py", {}, False)
+    assert heard(monkeypatch, [command, "mine.py", "--quick"]) == ("mine.py", {}, True)
+    assert heard(monkeypatch, [command, "a", "--set", "k=1", "--set", "l=2"]) == ("a", {"k": "1", "l": "2"}, False)
+    for name in STUDY_COMMANDS[command]:
+        assert heard(monkeypatch, [command, "a", f"--{name}", "5"]) == ("a", {name: "5"}, False)
+
+
+NETWORK_OPTIONS = {
+    "--data": "data", "--recipe": "recipe", "--epochs": "recipe.epochs", "--replicas": "replicas", "--seed": "seed",
+    "--device": "device",
+}  # fmt: skip
+"""Options of `train` and `distill`, and the keys that they stand for."""
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "more"),
+    [
+        ("train", {"network": "a"}, {"--supervision": "supervision"}),
+        ("distill", {"teacher": "a", "student": "b"}, {"--loss": "loss", "--teacher-epochs": "teacher_recipe.epochs"}),
+    ],
+)
+def test_options_reach_the_training(
+    monkeypatch: pytest.MonkeyPatch, command: str, given: dict[str, str], more: dict[str, str]
+) -> None:
+    start = [command, *given.values()]
+    assert heard(monkeypatch, start) == (command, given, False)
+    assert heard(monkeypatch, [*start, "--quick", "--set", "k=1"]) == (command, given | {"k": "1"}, True)
+    for option, key in (NETWORK_OPTIONS | more).items():
+        assert heard(monkeypatch, [*start, option, "5"]) == (command, given | {key: "5"}, False)
+
+
+def test_options_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(cli, "load_study", lambda *_: "study")
+    monkeypatch.setattr(cli, "run", lambda *given: seen.append(given) or 0)
+    dask = ["--executor", "dask", "--scheduler", "tcp://a:1", "--workers", "3", "--block-replicas", "7", "--repair"]
+    assert main(["run-study", "a"]) == 0
+    assert main(["run-study", "a", "--out", "there", "--json", *dask]) == 0
+    assert seen == [("study", "results", False, How()), ("study", "there", True, How("dask", "tcp://a:1", 3, 7, True))]
+
+
+@pytest.mark.parametrize("command", ["run-study", "show-study", "train", "distill"])
+def test_the_data_folder_is_where_the_option_says(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    def look(*_: object) -> None:
+        raise Heard(os.environ["KDSIM_DATA"])
+
+    monkeypatch.setenv("KDSIM_TRACEBACK", "1")
+    monkeypatch.setenv("KDSIM_DATA", "elsewhere")
+    for module in (cli, cli_training):
+        monkeypatch.setattr(module, "load_study", lambda *_: "study")
+        monkeypatch.setattr(module, "run", look)
+    monkeypatch.setattr("kdsim.study.trainings.is_training", look)
+    start = [command, "a", "b"][: 3 if command == "distill" else 2]
+    for arguments, folder in (([], "elsewhere"), (["--data-dir", "here"], "here")):
+        with pytest.raises(Heard, match=folder):
+            main([*start, *arguments])
+        assert os.environ["KDSIM_DATA"] == "elsewhere"  # the option holds for its command
 
 
 # Processes ------------------------------------------------------------------------------------------
