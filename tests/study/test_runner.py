@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,9 +15,13 @@ import pytest
 from tiny_study import SmallPool, Tiny
 
 from kdsim.config import ConfigError, digest
+from kdsim.engines import SGD, Choice, Recording
 from kdsim.population import Population
+from kdsim.students import SoftmaxRegression
 from kdsim.study import packs, runner
 from kdsim.study.base import Cell
+from kdsim.study.executors import Outcome, Task, Walk
+from kdsim.study.local import Local
 from kdsim.study.report import results_table
 from kdsim.study.runner import Interrupted, Progress
 from kdsim.study.store import STUDY_FILE, TABLE_FILE, Store, read_study
@@ -135,6 +139,56 @@ def test_slices_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
     assert tables(tmp_path, LONG) == tables(undisturbed, LONG)
 
 
+class Clocked(Local):
+    """Says of every slice that it took ten seconds, and counts them."""
+
+    slices = 0
+
+    def submit(self, number: int, task: Task) -> None:
+        super().submit(number, task)
+        self.slices += isinstance(task, Walk)
+
+    def wait(self, seconds: float) -> tuple[int, Outcome]:
+        number, outcome = super().wait(seconds)
+        return number, Outcome(outcome.result, 10.0)
+
+
+@pytest.mark.parametrize("block_replicas", [None, 3], ids=["one block", "blocks"])
+def test_a_cell_took_the_time_of_all_its_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_replicas: int | None
+) -> None:
+    """Of earlier runs too, which were interrupted; not that in which it is measured."""
+    monkeypatch.setattr("kdsim.engines.torch_batched.CHUNK_VISITS", {"cpu": 8})
+    study, ended = Tiny(steps=12, supervisions=(OneHot(),)), []
+    for last_slice in (4, 3, 10**6):
+        clock = Clocked()
+
+        def stop(state: Progress, clock: Clocked = clock, last: int = last_slice) -> None:
+            if clock.slices >= last:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        options = {"executor": clock, "progress": stop, "slice_seconds": -1.0, "block_replicas": block_replicas}
+        try:
+            result = runner.run(study, tmp_path, **options)
+        except Interrupted:
+            assert last_slice < 10**6
+        ended.append(clock.slices)
+    assert len(ended) == 3 and min(ended) > 1
+    assert result.engine_seconds == 10.0 * ended[-1]
+    assert Store(tmp_path).read_info(result.rows[0]["cell"])["wall_seconds"] == pytest.approx(10.0 * sum(ended))
+
+
+def test_cells_of_a_pack_share_its_time_by_their_replicas(tmp_path: Path) -> None:
+    few, many = (replace(cell, replicas=n) for cell, n in zip(Tiny(steps=12).cells(), (2, 6), strict=False))
+
+    class Two(Tiny):
+        def cells(self) -> tuple[Cell, ...]:
+            return few, many
+
+    rows = runner.run(Two(steps=12), tmp_path, executor=Clocked()).rows
+    assert [Store(tmp_path).read_info(row["cell"])["wall_seconds"] for row in rows] == [2.5, 7.5]
+
+
 @pytest.mark.parametrize("code", NO_LOCKS)
 def test_a_run_without_locks_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def refused(file: int, operation: int) -> None:
@@ -181,6 +235,26 @@ def test_packs_share_everything_but_the_lane() -> None:
     found = packs.packs([cells[0], other_seed, cells[1], other_alpha, cells[0]])
     assert [pack.cells for pack in found] == [(cells[0], cells[1], other_alpha), (other_seed,)]
     assert found[0].replicas == 8 + 8 + 5
+
+
+LANE = ("supervision", "step_size", "replicas")
+OTHERS = {
+    "problem": SmallPool(samples=65),
+    "student": SoftmaxRegression(0.2, "centred"),
+    "sgd": SGD(400, dtype="float64"),
+    "recording": Recording(checkpoints=8, tail_stride=5),
+    "seed": 1,
+    "engine": "autograd",
+    "device": "cuda",
+}
+"""What the cells of a pack may differ in; and another value of every field that they share."""
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(Cell) if item.name not in LANE])
+def test_cells_that_differ_in_what_a_pack_shares_are_two_packs(name: str) -> None:
+    cell = Tiny().cells()[0]
+    pair = [cell, replace(cell, **{name: OTHERS[name]})]
+    assert len(packs.packs(pair, choose=lambda cell: Choice(cell.engine, ""))) == 2
 
 
 @pytest.mark.slow

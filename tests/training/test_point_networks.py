@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from test_resume import after, in_pieces
+from test_resume import after, aged, in_pieces
 from tiny_training import Heard, same
 
 from kdsim.config import ConfigError, digest
@@ -297,6 +297,27 @@ def test_a_diverged_replica_is_resumed_as_diverged(tmp_path):
     expected = trainer.run()
     assert (expected.record.diverged_at > 0).all()
     assert same(in_pieces(trainer, tmp_path, 1)[0], expected)
+
+
+def test_earlier_runs_count_in_the_time(tmp_path, monkeypatch):
+    """Of replicas in one program each gets an equal share."""
+    trainer = training(4)
+    assert trainer.run(checkpoints=tmp_path, stop=after(3)) is None
+    aged(monkeypatch, 3e6)
+    seconds = trainer.run(checkpoints=tmp_path).record.seconds
+    assert ((seconds > 1e6) & (seconds < 2e6)).all()
+
+
+def test_earlier_runs_count_in_the_time_of_each_replica(tmp_path, monkeypatch):
+    """One had ended and one had begun; each says what it took in all, and so does what is stored of it then."""
+    monkeypatch.setattr("kdsim.trainer.fits", lambda task: False)
+    trainer = training(4, replicas=2)
+    assert trainer.run(checkpoints=tmp_path, stop=after(7)) is None
+    with monkeypatch.context() as patch:
+        aged(patch, 1e6)
+        seconds = trainer.run(checkpoints=tmp_path).record.seconds
+    assert ((seconds > 1e6) & (seconds < 2e6)).all()
+    assert trainer.run(checkpoints=tmp_path).record.seconds[1] > 1e6
 
 
 def test_progress_counts_replica_steps(tmp_path):

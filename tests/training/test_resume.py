@@ -17,6 +17,7 @@ from kdsim.data import CropFlip
 from kdsim.engines import Adam, GradientDescent, StepDecay
 from kdsim.trainer import StudentTrainer, Trained
 from kdsim.training import Recipe
+from kdsim.training.checkpoints import Checkpoints
 
 MOMENTUM, ADAM = GradientDescent(0.9, weight_decay=5e-4), Adam()
 STEPS = 9
@@ -104,6 +105,12 @@ def test_a_diverged_training_is_resumed_as_diverged(tmp_path):
     assert expected.record.diverged_at.tolist() == [2, 2]
     found, _ = in_pieces(trainer, tmp_path, 1)
     assert same(found, expected)
+
+
+def aged(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """From here on every state that is read took so long."""
+    read = Checkpoints.read
+    monkeypatch.setattr(Checkpoints, "read", lambda *place: (found := read(*place)) and found | {"seconds": seconds})
 
 
 SCRIPT = """
