@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 
+from kdsim.engines.fused.compilation import kernel
 from kdsim.engines.fused.simd import LANES, fma, load, store
 
 PACKAGES = ("kdsim", "numpy", "numba", "llvmlite", "torch", "jax", "jaxlib")
@@ -69,7 +69,7 @@ def _lines(file: str) -> list[str]:
 # Peak of fused multiply-add ---------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel(nogil=True)
 def _five_chains(count, values):
     """5 independent chains: as many as the registers of AVX2 hold (two for each vector)."""
     a0, a1, a2 = load(values, 0), load(values, LANES), load(values, 2 * LANES)
@@ -80,7 +80,7 @@ def _five_chains(count, values):
     store(values, 0, a0 + a1 + a2 + a3 + a4)
 
 
-@njit(nogil=True, cache=True)
+@kernel(nogil=True)
 def _twelve_chains(count, values):
     """12 independent chains: more than two units of latency 4 can be busy with."""
     a0, a1, a2 = load(values, 0), load(values, LANES), load(values, 2 * LANES)

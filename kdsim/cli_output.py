@@ -107,10 +107,10 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def compilation_note() -> Iterator[None]:
-    """Within the block a line says so if kernels have to be compiled, which is once on a machine."""
+    """Within the block a line says so if kernels have to be compiled, and one if they cannot be, or cannot be kept."""
     from kdsim.engines.fused.compilation import announced
 
-    with announced(lambda: note("compiling the kernels of the engine cpu_fused, some 20 s, this first time only")):
+    with announced(note):
         yield
 
 

@@ -27,6 +27,7 @@ W0, W1 = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 FEISTEL_ROUNDS = 12
 FEISTEL_SLOT = 1 << 31  # first slot of a permutation's round keys, apart from those of `Draws.words`
+COUNT_SLOT = (1 << 24) + 1  # slot of the number of annotators, above those of all their labels
 MAX_VISITS = 1 << 42  # the block number has 40 bits
 
 

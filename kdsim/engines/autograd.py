@@ -25,6 +25,7 @@ from kdsim.config import ConfigError, require
 from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason
 from kdsim.engines.cuda_graph import graphed
 from kdsim.engines.fused import mlp
+from kdsim.engines.fused.compilation import tell, unavailable
 from kdsim.engines.network_recorder import NetworkRecorder, ValidationRecorder
 from kdsim.engines.optimisers import WeightSampler
 from kdsim.engines.recorder import Record, Recorder, Recording
@@ -99,7 +100,10 @@ class Autograd:
         where = torch.device(device)
         kind, limit = _Block, block_replicas(student, population) if where.type == "cpu" else None
         visits = CHUNK_VISITS.get(where.type, 1 << 17)
-        if mlp.is_compiled(student, sgd, where):
+        compiled = mlp.is_compiled(student, sgd, where)
+        if compiled and (why := unavailable()):
+            tell(f"{why}: batched tensors walk the MLP, and are slower")
+        elif compiled:
             kind, limit, visits = _CompiledBlock, mlp.BLOCK_REPLICAS, visits // 4  # smaller: in a second as well
         parts = split(lanes, limit)
         chunk = max(1, visits // (count_replicas(parts[0]) * sgd.batch_size))

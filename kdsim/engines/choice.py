@@ -9,6 +9,7 @@ from kdsim import config
 from kdsim.engines.autograd import Autograd
 from kdsim.engines.base import SGD, Engine, Lane, check_device
 from kdsim.engines.cpu_fused import CpuFused
+from kdsim.engines.fused.compilation import tell, unavailable
 from kdsim.engines.gpu_fused import GpuFused
 from kdsim.engines.recorder import Recording
 from kdsim.engines.torch_batched import TorchBatched
@@ -51,9 +52,12 @@ def choose_engine(
             raise config.ConfigError(refused)
         return Choice(name, "asked for")
     refusals: list[str] = []
+    uncompiled = unavailable()
     for candidate in PREFERENCE[check_device(device).type]:
         refused = ENGINES[candidate].refusal(*configuration)
         if refused is None:
+            if uncompiled and refusals and uncompiled in refusals[0]:
+                tell(f"{uncompiled}: the engine {candidate} takes the place of {PREFERENCE['cpu'][0]}, and is slower")
             return Choice(candidate, "; ".join(refusals) or f"fastest on {device}")
         refusals.append(refused)
     raise config.ConfigError(refusals[-1])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdsim.config import ConfigError, kind_of
 from kdsim.engines.base import DTYPES, SGD, Lane, State, check_run, reason, require_linear, require_plain
+from kdsim.engines.fused.compilation import unavailable
 from kdsim.engines.fused.draws import Permutation
 from kdsim.engines.fused.metrics import Points, pool_metrics
 from kdsim.engines.fused.simd import LANES
@@ -66,6 +67,8 @@ class CpuFused:
             if device != "cpu":
                 raise ConfigError(f"engine = {self.name!r} is not allowed for device = {device!r}: must be cpu")
             check_run(student, population, lanes, sgd, device)
+            if why := unavailable():  # last: then this alone is why another engine runs
+                raise ConfigError(f"engine = {self.name!r} is not allowed: {why}, and its kernels cannot be compiled")
 
         return reason(check)
 

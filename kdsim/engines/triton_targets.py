@@ -10,14 +10,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kdsim import rng
 from kdsim.engines.triton_random import TWO_PI, to_uniform, words
 from kdsim.rng import Stream
-from kdsim.supervision import annotators
 
 EXACT, ONE_HOT, ANNOTATORS = tl.constexpr(1), tl.constexpr(2), tl.constexpr(4)
 DIRICHLET, TWO_POINT, INDEPENDENT = tl.constexpr(8), tl.constexpr(16), tl.constexpr(32)
 LABEL = tl.constexpr(int(Stream.LABEL))
-COUNT_SLOT = tl.constexpr(annotators.COUNT_SLOT)
+COUNT_SLOT = tl.constexpr(rng.COUNT_SLOT)
 
 
 @triton.jit

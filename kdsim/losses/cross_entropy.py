@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LARGE = 40.0
+"""Error of a logit, in nats, from which on a divergence has nothing to cancel and its exponentials may overflow."""
+
 
 def cross_entropy(logits: Tensor, q: Tensor) -> Tensor:
     """-sum_k q_k log softmax(logits)_k in nats. (..., K), (..., K) -> (...)."""

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from kdsim import losses
+from kdsim.losses.cross_entropy import LARGE
 from kdsim.students.base import LinearStudent
-
-LARGE = 40.0
-"""Error of a logit, in nats, from which on `compare` has nothing to cancel and something to overflow."""
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,12 @@ from torch import Tensor
 
 from kdsim import simplex
 from kdsim.config import ConfigError, require_between
-from kdsim.rng import Draws
+from kdsim.rng import COUNT_SLOT, Draws
 from kdsim.supervision.base import Batch, Supervision, Target, require_feasible
 from kdsim.supervision.sampling import classes_last, cumulative, reached
 
 MOST = 1 << 24
 """Largest number of annotators: float32 counts exactly up to here."""
-
-COUNT_SLOT = MOST + 1
-"""Slot that decides between floor and ceil of the count: above those of all labels."""
 
 
 @dataclass(frozen=True)

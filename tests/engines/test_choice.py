@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from tiny_study import Tiny
@@ -10,6 +13,7 @@ from tiny_study import Tiny
 from kdsim.config import ConfigError
 from kdsim.engines import ENGINES, SGD, Lane, Recording, choose_engine
 from kdsim.engines.choice import PREFERENCE
+from kdsim.engines.fused.compilation import announced
 from kdsim.engines.optimisers import GradientDescent
 from kdsim.engines.schedules import Cosine
 from kdsim.problems import GaussianMixture
@@ -72,6 +76,29 @@ def test_a_users_own_student_is_not_mistaken_for_ours():
 def test_what_cannot_run_is_refused_with_the_reason(name, settings, words):
     with pytest.raises(ConfigError, match=words):
         choose(name, **settings)
+
+
+def test_where_nothing_can_be_compiled_torch_takes_over_and_one_line_says_so(monkeypatch):
+    monkeypatch.setattr("numba.core.config.DISABLE_JIT", 1)
+    said = []
+    with announced(said.append):
+        found = choose(), choose(), choose(supervisions=(Temperature(2.0),)), choose(student=MLP((4,)))
+    assert [choice.engine for choice in found] == ["torch", "torch", "torch", "autograd"]
+    assert "NUMBA_DISABLE_JIT is set" in found[0].reason and "'temperature': must be exact" in found[2].reason
+    (line,) = said
+    assert "NUMBA_DISABLE_JIT is set: the engine torch takes the place of cpu_fused" in line
+    with pytest.raises(ConfigError, match=r"engine = 'cpu_fused' is not allowed: NUMBA_DISABLE_JIT is set"):
+        choose("cpu_fused")
+
+
+def test_no_kernel_is_needed_to_import_the_engines():
+    script = (
+        "from kdsim.engines.fused import mlp_steps, walk; from kdsim.engines import ENGINES\n"
+        "print(type(walk.walk).__name__, type(mlp_steps.walk).__name__, *ENGINES)"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0 and ended.stdout.split() == ["function", "function", *ENGINES]
 
 
 def test_preferences_name_engines_and_end_with_the_one_that_runs_all():

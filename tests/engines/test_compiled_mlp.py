@@ -9,6 +9,7 @@ import torch
 
 from kdsim.engines import SGD, Adam, Cosine, GradientDescent, Lane, Recording
 from kdsim.engines.autograd import Autograd
+from kdsim.engines.fused.compilation import announced
 from kdsim.engines.fused.mlp import is_compiled
 from kdsim.problems import GaussianMixture
 from kdsim.students import MLP, FactoredLeastSquares
@@ -74,6 +75,17 @@ def test_a_diverging_replica_is_noted_and_leaves_the_others_alone():
     assert (record.diverged_at[:2] < 0).all() and record.diverged_at[2] > 0
     _, calm = run(student, replace(MOMENTUM, dtype="float32"), lanes[:1])
     assert torch.equal(state.error[:2], calm.error)
+
+
+def test_where_nothing_can_be_compiled_batched_tensors_walk_and_one_line_says_so(monkeypatch):
+    student, said = MLP((6,), "relu"), []
+    _, compiled = run(student, MOMENTUM)
+    monkeypatch.setattr("numba.core.config.DISABLE_JIT", 1)
+    monkeypatch.setattr("kdsim.engines.fused.mlp.walk", None)
+    with announced(said.append):
+        _, batched = run(student, MOMENTUM)
+    assert said == ["NUMBA_DISABLE_JIT is set: batched tensors walk the MLP, and are slower"]
+    torch.testing.assert_close(compiled.error, batched.error, atol=1e-10, rtol=0)
 
 
 @dataclass(frozen=True)

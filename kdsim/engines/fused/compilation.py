@@ -1,31 +1,257 @@
-"""Whether kernels are being compiled, which takes a while the first time and never again on the same machine."""
+"""Compiled kernels: how they are kept between processes, and what is said about it.
+
+numba's own cache looks at the file of the decorated function alone. A kernel here inlines functions and constants of
+other modules, so it is kept under the SHA-256 of every source that it stands on, its import closure. A kept kernel
+carries its own SHA-256: machine code that was truncated or altered is never run, it is compiled again. Where kernels
+cannot be kept they are compiled in every process; the results are the same, and one line says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import ast
+import inspect
+import os
+import pickle
+import platform
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from numba.core import event
+import llvmlite
+import numba
+from numba.core import config, event
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+from kdsim.files import sha256, sweep, temporary_beside, write_new
+
+KEPT = 4
+"""Folders of a kernel in one place: the newest, for who changes between sources or versions; older ones are removed."""
+_told: set[str] = set()
+_notes: list[Callable[[str], None]] = []
+
+
+def kernel(**options: Any) -> Callable[[Callable], Callable]:
+    """`numba.njit` with these options, and a cache that knows every source which the kernel stands on."""
+
+    def decorate(function: Callable) -> Callable:
+        compiled = numba.njit(**options)(function)
+        if unavailable() is None:
+            compiled._cache = KernelCache(function)
+        return compiled
+
+    return decorate
+
+
+def unavailable() -> str | None:
+    """Why nothing can be compiled here, or None."""
+    return "NUMBA_DISABLE_JIT is set" if config.DISABLE_JIT else None
+
+
+# Sources ----------------------------------------------------------------------------------------
+
+
+def closure(path: Path, roots: Mapping[str, Path], without: Path) -> dict[str, bytes]:
+    """The source of a module and of all that it imports, directly or through others, by name.
+
+    Imports are read, not executed, those inside functions too. A package counts where a name is taken from it, and not
+    where a module of its folder is.
+
+    Args:
+        path: the module's file.
+        roots: folders of the packages whose modules count, by the packages' names.
+        without: a module that does not count, nor what only it imports.
+
+    Raises:
+        OSError, SyntaxError: a source cannot be read.
+    """
+    found: dict[Path, bytes] = {}
+    waiting = [path]
+    while waiting:
+        path = waiting.pop()
+        if path in found or path == without:
+            continue
+        found[path] = path.read_bytes()
+        waiting.extend(file for name in _imports(found[path]) if (file := _module_file(name, roots)))
+    return {path.as_posix(): source for path, source in found.items()}
+
+
+@cache
+def _imports(source: bytes) -> tuple[str, ...]:
+    """Dotted names of what a source imports."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.extend(f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
+
+
+def _module_file(name: str, roots: Mapping[str, Path]) -> Path | None:
+    """The file of the module of that name, or of the one that the last part of the name is taken from."""
+    top, *parts = name.split(".")
+    if top not in roots:
+        return None
+    for folder in (roots[top].joinpath(*parts), roots[top].joinpath(*parts[:-1])):
+        for file in (folder.with_suffix(".py"), folder / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+def _digest(function: Callable) -> str:
+    """SHA-256 over the sources of a kernel and the versions of what compiles it, 20 digits of it."""
+    packages = {name.partition(".")[0] for name in (__name__, function.__module__)}
+    roots = {name: Path(next(iter(sys.modules[name].__path__))) for name in packages}
+    sources = closure(Path(inspect.getfile(function)), roots, without=Path(__file__))
+    versions = platform.python_version(), numba.__version__, llvmlite.__version__
+    parts = [*versions, *(sha256(sources[name]) for name in sorted(sources))]
+    return sha256("\0".join(parts).encode())[:20]
+
+
+# The cache --------------------------------------------------------------------------------------
+
+
+class KernelCache(NullCache):
+    """The compiled signatures of one kernel, a file each: the SHA-256 of the rest in 64 digits, and numba's pickle.
+
+    They lie in a folder `<kernel>-<digest>.kernels` in NUMBA_CACHE_DIR, if that is set; else beside the source, or,
+    where that cannot be written, in the user's cache folder. The digest is taken when the kernel's module is imported:
+    what is edited later is not what this process compiles.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        self.file = Path(inspect.getfile(function)).absolute()
+        self.kernel = f"{self.file.stem}.{function.__qualname__}"
+        self.digest: str | None = None
+        self.trouble = ""
+        try:
+            self.digest = _digest(function)
+        except (OSError, SyntaxError, ValueError, AttributeError) as error:  # no plain source files, as in an archive
+            self.trouble = f"their sources cannot be read ({error})"
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where a kernel is looked for; it is kept in the first that can be written."""
+        if self.digest is None:
+            return []
+        own = f"{self.file.parent.name}-{sha256(str(self.file.parent).encode())[:16]}"
+        if config.CACHE_DIR:
+            places = [Path(config.CACHE_DIR).absolute() / own]
+        else:
+            user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+            places = [self.file.parent / "__pycache__", user / "kdsim" / own]
+        return [place / f"{self.kernel}-{self.digest}.kernels" for place in places if place.is_absolute()]
+
+    @property
+    def cache_path(self) -> str | None:
+        """See numba."""
+        return str(self.folders[0]) if self.folders else None
+
+    def _name(self, signature: Any, codegen: Any) -> str:
+        return f"{sha256(repr((signature, codegen.magic_tuple())).encode())[:20]}.nbc"
+
+    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
+        """The kernel for the types of its arguments on this processor, or None where none is kept that is whole."""
+        target_context.refresh()
+        for folder in self.folders:
+            path = folder / self._name(sig, target_context.codegen())
+            try:
+                whole = path.read_bytes()
+                if whole[:64] != sha256(whole[64:]).encode():
+                    raise ValueError("it is truncated or altered")
+                return CompileResult._rebuild(target_context, *pickle.loads(whole[64:]))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except Exception as error:  # numba and pickle raise many types
+                if os.access(folder, os.R_OK | os.X_OK):  # else it is no place for kernels, which `keep` says
+                    why = error.strerror if isinstance(error, OSError) else error
+                    tell(f"the kept kernel {path} is compiled again: {why}")
+        return None
+
+    def save_overload(self, sig: Any, data: CompileResult) -> None:
+        """Keep a kernel in the first place that can be written; that there is none is said, and is no fault."""
+        content = dumps(data._reduce())
+        self._keep(lambda folder: _write(folder / self._name(sig, data.codegen), content))
+        for folder in self.folders:
+            _remove_older(folder.parent, f"{self.kernel}-*.kernels")
+
+    def can_keep(self) -> bool:
+        """Whether a place can be written; that there is none is said."""
+        return self._keep(lambda folder: tempfile.TemporaryFile(dir=folder).close())
+
+    def _keep(self, write: Callable[[Path], None]) -> bool:
+        troubles = []
+        for folder in self.folders:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                write(folder)
+                return True
+            except OSError as error:
+                troubles.append(f"{str(folder.parent)!r} cannot be written ({error.strerror})")
+        why = self.trouble or ", ".join(troubles) or "there is no folder for them"
+        tell(f"compiled kernels are not kept, and every process compiles them: {why}")
+        return False
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a kernel whole or not at all."""
+    sweep(path.parent)
+    with temporary_beside(path) as temporary:
+        write_new(temporary, sha256(content).encode(), content, durable=False)
+        temporary.replace(path)
+
+
+def _remove_older(place: Path, pattern: str) -> None:
+    """Remove the folders of a kernel beyond the newest."""
+    with suppress(OSError):  # another process removes the same, or the place cannot be read
+        folders = sorted(place.glob(pattern), key=lambda each: each.stat().st_mtime, reverse=True)
+        for folder in folders[KEPT:]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# What is said -----------------------------------------------------------------------------------
+
+
+def tell(text: str) -> None:
+    """A line for people, once: to whoever listens (`announced`), else as a warning."""
+    if text in _told:
+        return
+    _told.add(text)
+    if _notes:
+        _notes[-1](text)
+    else:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 class _Listener(event.Listener):
-    """Calls back at the first compilation of a kernel that this process asks for."""
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback: Callable[[], None] | None = callback
+    """Says once that kernels are being compiled."""
 
     def on_start(self, event: event.Event) -> None:
-        kernel = event.data["dispatcher"].py_func.__module__
-        if self.callback is not None and kernel.startswith(__package__):
-            callback, self.callback = self.callback, None
-            callback()
+        dispatcher = event.data["dispatcher"]
+        if dispatcher.py_func.__module__.startswith(__package__) and isinstance(dispatcher._cache, KernelCache):
+            once = ", once on a machine" if dispatcher._cache.can_keep() else ""
+            tell(f"compiling the kernels of the engine cpu_fused, some 20 s{once}")
 
     def on_end(self, event: event.Event) -> None:
         pass
 
 
 @contextmanager
-def announced(callback: Callable[[], None]) -> Iterator[None]:
-    """Within the block, `callback` is called once if kernels have to be compiled; not if they come from the cache."""
-    with event.install_listener("numba:compile", _Listener(callback)):
-        yield
+def announced(note: Callable[[str], None]) -> Iterator[None]:
+    """Within the block `note` gets each line that `tell` is given, and one if kernels have to be compiled."""
+    _told.clear()
+    _notes.append(note)
+    try:
+        with event.install_listener("numba:compile", _Listener()):
+            yield
+    finally:
+        _notes.remove(note)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from kdsim.engines.fused.compilation import kernel
 from kdsim.engines.fused.mathematics import (
     exponential,
     exponential_less_one,
@@ -31,7 +32,7 @@ from kdsim.engines.fused.simd import (
     store,
     widen,
 )
-from kdsim.students.softmax_regression import LARGE
+from kdsim.losses.cross_entropy import LARGE
 
 _POINTS = 4
 """Points whose outputs are computed together, to share the loads of the parameters."""
@@ -182,7 +183,7 @@ def _cross_entropy(points, n, change, place):
     return level - expected, gaps
 
 
-@njit(nogil=True, cache=True)
+@kernel(nogil=True)
 def pool_metrics(points, theta, groups, change, out):
     """Means over the pool.
 

@@ -36,8 +36,7 @@ from kdsim.engines.fused.simd import (
     store,
     widen,
 )
-from kdsim.rng import Stream
-from kdsim.supervision.annotators import COUNT_SLOT
+from kdsim.rng import COUNT_SLOT, Stream
 
 FAMILIES = ("exact", "one-hot", "annotators", "dirichlet", "two-point", "independent")
 """Names of the supervisions that are drawn here; the place is the family's number in a kernel."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from kdsim.engines.fused.compilation import kernel
 from kdsim.engines.fused.draws import (
     Permutation,
     Replicas,
@@ -354,7 +355,7 @@ def _walk(pool, plan, group, start, end, theta, pull_to, centred, samples, dista
             sample += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel(nogil=True)
 def walk(pool, plan, groups, start, end, theta, pull_to, centred, samples, distances, work):
     """Walk groups of replicas from step `start` to step `end`, one after the other.
 
