@@ -65,8 +65,8 @@ def ttm(z_s, z_t, gamma, weighted=False):
     return total / len(p)
 
 
-def standardise(z, correction=0):
-    return (z - z.mean(-1, keepdims=True)) / (1e-7 + z.std(-1, ddof=correction, keepdims=True))
+def standardise(z):
+    return (z - z.mean(-1, keepdims=True)) / (1e-7 + z.std(-1, ddof=1, keepdims=True))
 
 
 def ltkd(z_s, z_t, groups, temperature, alpha, beta, rebalance=True, equal_groups=True):

@@ -131,12 +131,12 @@ def test_ttm_tempers_samples_at_its_own_temperature(cls):
 def test_tempered_losses_temper_samples_at_their_temperature(loss):
     student, _, labels = random_case(45)
     samples = posterior()
-    scaled = (samples - samples.mean(-1, keepdim=True)) / samples.std(-1, correction=0, keepdim=True)
+    scaled = (samples - samples.mean(-1, keepdim=True)) / samples.std(-1, keepdim=True)
     seen = scaled if loss.standardised else samples
     p = np.mean([naive.softmax(z, loss.temperature) for z in seen.numpy()], 0)
     teacher = loss.temperature * torch.from_numpy(np.log(p))
     if loss.standardised:
-        student = (student - student.mean(-1, keepdim=True)) / student.std(-1, correction=0, keepdim=True)
+        student = (student - student.mean(-1, keepdim=True)) / student.std(-1, keepdim=True)
     plain = dataclasses.replace(loss, standardised=False, label_weight=0.0)
     value = dataclasses.replace(loss, label_weight=0.0)(random_case(45)[0], samples, labels, 30)
     torch.testing.assert_close(value, plain(student, teacher, labels, 30), rtol=1e-6, atol=1e-12)

@@ -309,7 +309,7 @@ def test_standardised_logits_do_not_see_scale():
     close(losses.standardise(3.0 * student + 5.0), losses.standardise(student), rtol=1e-6)
     standard = losses.standardise(student)
     close(standard.mean(-1), torch.zeros(4, dtype=torch.float64))
-    close(standard.std(-1, correction=0), torch.ones(4, dtype=torch.float64), rtol=1e-6)
+    close(standard.std(-1), torch.ones(4, dtype=torch.float64), rtol=1e-6)
 
 
 def test_equal_logits_standardise_to_zero_exactly():
