@@ -312,7 +312,8 @@ class StudentTrainer:
         device = torch.device(self.device)
         mixed = self.recipe.precision == "bfloat16"
         train, steps = self._held(pools.train, device), self.steps(pools.train.size)
-        shares = self.data.class_shares
+        shares, prior = self.data.class_shares, self.data.class_prior
+        loss = self.loss.for_epochs(self.recipe.epochs)
         known = self.on_points or self.data.train_truth == "bcp"
         augmentation = None if known else self.recipe.augmentation
         predictors = [self.teacher.predictor(fitted, device, mixed) for fitted in teachers]
@@ -330,7 +331,7 @@ class StudentTrainer:
             evaluations=self.looks,
             supervision=None if self.teacher else self.supervision,
             teachers=tuple(Remembered(each, train.x) if remember else asked_each_time(each) for each in predictors),
-            loss=self.loss if shares is None else self.loss.for_class_shares(shares),
+            loss=loss if prior is None else loss.for_class_shares(prior),
             targets=self.targets,
             seed=self.seed,
             device=device,

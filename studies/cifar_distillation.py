@@ -27,9 +27,6 @@ class CifarDistillation(Study):
 
         --set pairs="wrn-40-2 to wrn-16-2" --set recipe=crd --set teacher_recipe=crd --set data=cifar100 --device cuda
 
-    In few epochs DKD stays behind: its teacher's term grows over `warmup_epochs` = 20 of them, and reaches 0.45 of its
-    weight at the end of 8.
-
     Attributes:
         pairs: "teacher to student" each, names of networks.
         losses: names of losses; label-cross-entropy is the student alone, kd-standardised KD of standardised logits.

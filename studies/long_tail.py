@@ -32,8 +32,6 @@ DATA = ("points", "known-images", "cifar10", "cifar100")
 ON_LABELS = ("cross-entropy", "balanced-softmax", "logit-adjustment")
 TAUGHT = ("kd", "dkd", "ltkd", "ltkd-rebalanced", "ltkd-equal-groups")
 TEACHERS = ("exact", "noisy", "trained")
-WARMUP = 20 / 240
-"""DKD's warm-up, as a share of the epochs: that of the published recipe."""
 
 POINTS = SoftmaxLinear(classes=9, dimension=10, entropy=1.0, samples=3_000)
 IMAGES = Images(
@@ -155,7 +153,7 @@ class LongTailStudy(Study):
         require(self.images.imbalance == 1, "images.imbalance", self.images.imbalance, "1: image_imbalances sets it")
         networks_of(self.pair)
         LongTail(self.problem)
-        self._losses(self.temperature, self.label_weight, self.recipe.epochs)
+        self._losses(self.temperature, self.label_weight)
 
     def quick(self) -> Self:
         return replace(
@@ -172,7 +170,7 @@ class LongTailStudy(Study):
 
     def _points(self) -> Iterator[StudentTrainer]:
         """Students of labels, then of each teacher, for each imbalance."""
-        losses = self._losses(self.temperature, self.label_weight, self.recipe.epochs)
+        losses = self._losses(self.temperature, self.label_weight)
         for imbalance in self.imbalances:
             data = KnownPoints(LongTail(self.problem, imbalance), self.validation_samples, self.test_samples)
             base = StudentTrainer(
@@ -201,7 +199,7 @@ class LongTailStudy(Study):
             yield teacher
             student = replace(teacher, student=ImageNetwork(second))
             yield from self._on_labels(student, LabelCrossEntropy())
-            for loss in self._losses(self.image_temperature, self.image_label_weight, self.image_recipe.epochs):
+            for loss in self._losses(self.image_temperature, self.image_label_weight):
                 yield replace(student, supervision=Deterministic(teacher), loss=loss)
 
     def _image_source(self, name: str, imbalance: float) -> ImageSource:
@@ -220,13 +218,13 @@ class LongTailStudy(Study):
             if name in self.losses:
                 yield replace(base, loss=loss)
 
-    def _losses(self, temperature: float, label_weight: float, epochs: float) -> list[DistillationLoss]:
+    def _losses(self, temperature: float, label_weight: float) -> list[DistillationLoss]:
         """Losses of students of teachers, those that are asked for."""
         parts = {"label_weight": label_weight, "teacher_weight": 1 - label_weight, "temperature": temperature}
         tail = LTKD(**parts, alpha=self.alpha, beta=self.beta)
         found = {
             "kd": KD(**parts),
-            "dkd": DKD(**parts, warmup_epochs=WARMUP * epochs),
+            "dkd": DKD(**parts),
             "ltkd": tail,
             "ltkd-rebalanced": replace(tail, equal_groups=False),
             "ltkd-equal-groups": replace(tail, rebalance=False),

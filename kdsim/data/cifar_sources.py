@@ -94,6 +94,11 @@ class TrainingImages(ImageSource):
         kept = self._subset.sizes(ValidationSplit(self.validation).sizes(counts))
         return tuple(count / sum(kept) for count in kept)
 
+    @property
+    def class_prior(self) -> tuple[float, ...]:
+        """Of the official labels, of which there are equally many in each class but for a long tail."""
+        return self.class_shares or (1 / self.classes,) * self.classes
+
     def pools(self, seed: int, data_dir: Folder | None = None) -> Pools:
         """See `ImageSource.pools`."""
         data, folder = _images(self.data_set, data_dir)

@@ -60,6 +60,11 @@ class KnownPoints(PointSource):
         tail = isinstance(self.problem, LongTail) and self.problem.imbalance > 1
         return tuple(self.problem.prior.tolist()) if tail else None
 
+    @property
+    def class_prior(self) -> tuple[float, ...] | None:
+        """The priors of a `LongTail`, equal ones at an imbalance of 1; of another problem nothing is assumed."""
+        return tuple(self.problem.prior.tolist()) if isinstance(self.problem, LongTail) else None
+
     def pools(self, seed: int, data_dir: str | Path | None = None) -> Pools:
         """Draw the pools; see `Source.pools`. `data_dir` is ignored.
 

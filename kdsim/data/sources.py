@@ -121,6 +121,11 @@ class Source(ABC):
         """
         return None
 
+    @property
+    def class_prior(self) -> tuple[float, ...] | None:
+        """Shares of the classes that a loss may assume: `class_shares`, equal ones at an imbalance of 1, else None."""
+        return self.class_shares
+
     def _described(
         self, data: Described, train: Population, validation: Population, test: Population, **more: str | int | float
     ) -> Pools:
@@ -177,6 +182,11 @@ class KnownImages(ImageSource):
     def class_shares(self) -> tuple[float, ...] | None:
         """The priors of the problem."""
         return tuple(self.problem.prior.tolist()) if self.problem.imbalance > 1 else None
+
+    @property
+    def class_prior(self) -> tuple[float, ...]:
+        """The priors of the problem, equal ones without a long tail."""
+        return tuple(self.problem.prior.tolist())
 
     def pools(self, seed: int, data_dir: str | Path | None = None) -> Pools:
         """Draw the pools; see `Source.pools`. `data_dir` is ignored."""

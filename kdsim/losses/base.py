@@ -67,6 +67,10 @@ class DistillationLoss(ABC):
         """The loss for training data with these shares of the classes; one that was told none of its own takes them."""
         return self
 
+    def for_epochs(self, epochs: float) -> DistillationLoss:
+        """The loss for a training of so many epochs; one whose schedule is a share of the run takes it from them."""
+        return self
+
     def label_term(self, student_logits: Tensor, labels: Tensor | None) -> Tensor:
         """Cross-entropy against the labels, batch mean. (..., B, K) -> (...)."""
         return label_cross_entropy(student_logits, labels)

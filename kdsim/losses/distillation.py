@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from kdsim.losses.bayesian_kd import bayesian_kd
 from kdsim.losses.brier import brier
 from kdsim.losses.cross_entropy import cross_entropy
 from kdsim.losses.dist import dist
-from kdsim.losses.dkd import dkd, warmup_factor
+from kdsim.losses.dkd import PUBLISHED_EPOCHS, WARMUP_EPOCHS, dkd, warmup_factor
 from kdsim.losses.kd import kd
 from kdsim.losses.logit_mse import logit_mse
 from kdsim.losses.ltkd import SHARES, class_groups, ltkd
@@ -197,22 +197,29 @@ class DKD(_Tempered):
     Attributes:
         alpha, beta: weights >= 0 of the label's part and of the other classes.
         warmup_epochs: epochs over which the teacher's term grows to its full size, min(epoch / warmup_epochs, 1);
-            0 for none.
+            0 for none. None: the published share of the training, 20 of 240 epochs.
     """
 
     alpha: float = 1.0
     beta: float = 8.0
-    warmup_epochs: float = 20.0
+    warmup_epochs: float | None = None
 
     name: ClassVar[str] = "dkd"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for what in ("alpha", "beta", "warmup_epochs"):
+        for what in ("alpha", "beta"):
             require_weight(what, getattr(self, what))
+        if self.warmup_epochs is not None:
+            require_weight("warmup_epochs", self.warmup_epochs)
+
+    def for_epochs(self, epochs: float) -> Self:
+        share = WARMUP_EPOCHS / PUBLISHED_EPOCHS
+        return self if self.warmup_epochs is not None else replace(self, warmup_epochs=share * epochs)
 
     def teacher_term(self, student: Tensor, teacher: Tensor, labels: Tensor | None, epoch: float) -> Tensor:
-        weights = {"alpha": self.alpha, "beta": self.beta, "factor": warmup_factor(epoch, self.warmup_epochs)}
+        warmup = WARMUP_EPOCHS if self.warmup_epochs is None else self.warmup_epochs  # None: no training is known
+        weights = {"alpha": self.alpha, "beta": self.beta, "factor": warmup_factor(epoch, warmup)}
         return dkd(student, teacher, labels, temperature=self.temperature, **weights)
 
 

@@ -8,6 +8,9 @@ from torch import Tensor
 from kdsim.config import ConfigError
 from kdsim.losses.terms import kl, require_labels
 
+WARMUP_EPOCHS, PUBLISHED_EPOCHS = 20.0, 240.0
+"""Epochs of the published recipe over which the teacher's term grows, and all of its epochs."""
+
 
 def dkd(
     student_logits: Tensor,
@@ -62,6 +65,6 @@ def decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tenso
     return torch.log_softmax(target, -1), torch.log_softmax(others, -1)
 
 
-def warmup_factor(epoch: float, epochs: float = 20.0) -> float:
+def warmup_factor(epoch: float, epochs: float = WARMUP_EPOCHS) -> float:
     """min(epoch / epochs, 1), and 1 without warm-up (epochs = 0). The first epoch has the number 1."""
     return min(epoch / epochs, 1.0) if epochs > 0 else 1.0

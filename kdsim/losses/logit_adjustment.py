@@ -36,7 +36,7 @@ class BalancedSoftmax(DistillationLoss):
     Attributes:
         label_weight, teacher_weight: >= 0, not both zero. Labels alone are the published loss.
         class_counts: n, training examples of each class, or numbers in proportion to them. Empty: those of the training
-            data where these are long-tailed; nothing else is assumed.
+            data where these are long-tailed, or equal at an imbalance of 1; nothing else is assumed.
 
     Source: J. Ren, C. Yu, S. Sheng, X. Ma, H. Zhao, S. Yi, H. Li, "Balanced meta-softmax for long-tailed visual
     recognition", NeurIPS 2020, arXiv 2007.10740.

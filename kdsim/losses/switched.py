@@ -62,5 +62,8 @@ class Switched(DistillationLoss):
     def for_class_shares(self, shares: Sequence[float]) -> Self:
         return replace(self, first=self.first.for_class_shares(shares), second=self.second.for_class_shares(shares))
 
+    def for_epochs(self, epochs: float) -> Self:
+        return replace(self, first=self.first.for_epochs(epochs), second=self.second.for_epochs(epochs))
+
     def teacher_term(self, student: Tensor, teacher: Tensor, labels: Tensor | None, epoch: float) -> Tensor:
         return self.at(epoch).teacher_term(student, teacher, labels, epoch)

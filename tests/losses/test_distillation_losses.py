@@ -190,6 +190,16 @@ def test_warmup():
     torch.testing.assert_close(no_warmup(student, teacher, labels, 1), late)
 
 
+def test_the_warmup_is_a_share_of_the_training():
+    """The published 20 of 240 epochs: in a run of 12 the teacher's term is whole after the first."""
+    assert DKD().for_epochs(12.0) == DKD(warmup_epochs=1.0)
+    assert DKD(warmup_epochs=20.0).for_epochs(12.0) == DKD(warmup_epochs=20.0)  # its own goes first
+    assert DKD(warmup_epochs=0.0).for_epochs(12.0) == DKD(warmup_epochs=0.0)
+    assert KD().for_epochs(12.0) == KD()
+    both = Switched(KD(), DKD()).for_epochs(12.0)
+    assert both == Switched(KD(), DKD(warmup_epochs=1.0))
+
+
 def test_dkd_with_two_classes_is_refused():
     student, teacher, labels = random_case(39, classes=2)
     with pytest.raises(ConfigError, match=r"K = 2 .* at least 3"):
@@ -236,7 +246,8 @@ REFUSED = {
     BayesianKD: {"alpha": (*NOT_A_WEIGHT, 1.1), "teacher_temperature": NOT_POSITIVE,
                  "student_temperature": NOT_POSITIVE},
     LogitMSE: {"teacher_weight": NOT_A_WEIGHT, "centred": (1, "yes")},
-    DKD: {"alpha": NOT_A_WEIGHT, "beta": NOT_A_WEIGHT, "warmup_epochs": NOT_A_WEIGHT, "temperature": NOT_POSITIVE},
+    DKD: {"alpha": NOT_A_WEIGHT, "beta": NOT_A_WEIGHT, "temperature": NOT_POSITIVE,
+          "warmup_epochs": tuple(value for value in NOT_A_WEIGHT if value is not None)},
     DIST: {"beta": NOT_A_WEIGHT, "gamma": NOT_A_WEIGHT, "temperature": NOT_POSITIVE},
     TTM: {"gamma": NOT_POSITIVE},
     WTTM: {"gamma": NOT_POSITIVE},
@@ -347,7 +358,8 @@ def test_a_loss_changes_at_its_epoch_both_ways():
     ],
 )
 def test_published_settings(pair, beta, gamma, ttm, wttm):
-    assert preset(pair, "dkd") == DKD(1.0, 1.0, 4.0, alpha=1.0, beta=beta, warmup_epochs=20.0)
+    assert preset(pair, "dkd") == DKD(1.0, 1.0, 4.0, alpha=1.0, beta=beta)
+    assert preset(pair, "dkd").for_epochs(240.0).warmup_epochs == pytest.approx(20)
     assert preset(pair, "ttm") == TTM(1.0, ttm, gamma)
     assert preset(pair, "wttm") == WTTM(1.0, wttm, gamma)
     assert preset(pair, "kd") == KD(0.1, 0.9, 4.0, standardised=False)

@@ -14,7 +14,7 @@ from kdsim.cli import main
 from kdsim.config import digest
 from kdsim.data import Cifar10, KnownImages, KnownPoints
 from kdsim.engines import GradientDescent, StepDecay
-from kdsim.losses import DKD, KD, LTKD, BalancedSoftmax, LogitAdjustment
+from kdsim.losses import DKD, KD, LTKD, BalancedSoftmax, LabelCrossEntropy, LogitAdjustment
 from kdsim.problems import GaussianMixture, Images, LongTail, SoftmaxLinear
 from kdsim.problems.long_tail import balanced_prior, exponential_prior, under_prior
 from kdsim.simplex import kl_divergence
@@ -123,6 +123,28 @@ def test_losses_learn_the_class_shares_of_the_data() -> None:
     assert own.task(own.pools()).loss == own.loss
     even = replace(trainer, data=KnownPoints(GaussianMixture(samples=200), 20, 20))
     assert even.task(even.pools()).groups == ()
+
+
+def test_an_imbalance_of_one_is_equal_shares() -> None:
+    """Balanced softmax is then the cross-entropy; there are no groups, and of other data nothing is assumed."""
+    data = KnownPoints(LongTail(GaussianMixture(samples=200), 1.0), 20, 20)
+    trainer = StudentTrainer(PointNetwork("linear"), data, loss=BalancedSoftmax(), recipe=Recipe(epochs=2.0))
+    task = trainer.task(trainer.pools())
+    assert task.loss.class_counts == pytest.approx((0.2,) * 5) and task.groups == ()
+    plain = replace(trainer, loss=LabelCrossEntropy()).run().record.test
+    for name, score in trainer.run().record.test.items():
+        torch.testing.assert_close(score, plain[name], rtol=1e-4, atol=1e-6)
+    for source in (Cifar10(), Cifar10(few_shot=0.5), KnownImages(Images(classes=10))):
+        assert source.class_prior == pytest.approx((0.1,) * 10)
+    assert KnownPoints(GaussianMixture()).class_prior is None
+    long = Cifar10(imbalance=100.0)
+    assert long.class_prior == long.class_shares
+
+
+def test_the_warmup_of_dkd_is_a_share_of_the_recipe() -> None:
+    data = KnownPoints(GaussianMixture(samples=200), 20, 20)
+    trainer = StudentTrainer(PointNetwork("linear"), data, loss=DKD(), recipe=Recipe(epochs=6.0))
+    assert trainer.task(trainer.pools()).loss.warmup_epochs == pytest.approx(0.5)
 
 
 # Results ----------------------------------------------------------------------------------
