@@ -64,7 +64,7 @@ class TrainingImages(ImageSource):
     def __post_init__(self) -> None:
         require_between("few_shot", self.few_shot, 0, 1, "(]")
         require_between("imbalance", self.imbalance, 1, 1e6)
-        require_between("validation", self.validation, 0, 1, "()")
+        _require_validation(self.validation)
         if self.few_shot < 1 < self.imbalance:
             both = f"few_shot = {self.few_shot!r} and imbalance = {self.imbalance!r}"
             raise ConfigError(f"{both} are not allowed together: one of them must be 1")
@@ -215,7 +215,7 @@ class Cifar10H(ImageSource):
 
     def __post_init__(self) -> None:
         facts = DATA_SETS["cifar10"]
-        require_between("validation", self.validation, 0, 1, "()")
+        _require_validation(self.validation)
         _require_some_of_each(self, facts.test_size, [ValidationSplit(self.validation)])
         require_count("test_images", self.test_images, most=facts.train_size)
 
@@ -268,6 +268,12 @@ def _population(images: Tensor, taught: Taught, index: Tensor) -> Population:
 def _one_hot(y: Tensor, classes: int) -> Tensor:
     """(N,) int64 -> (N, K) float64."""
     return functional.one_hot(y, classes).double()
+
+
+def _require_validation(share: float) -> None:
+    """Refuse a training without validation images."""
+    inside = isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share < 1
+    require(inside, "validation", share, "in (0, 1): trainings are followed, and teachers tuned, on images held out")
 
 
 def _require_some_of_each(source: ImageSource, size: int, steps: Sequence[Subset]) -> None:

@@ -1,6 +1,9 @@
 """CIFAR-10H and CIFAR-10N from npz files that the test writes: what is read, and what is refused in one line."""
 
 import hashlib
+import pickle
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +127,19 @@ def test_pickled_entries_are_not_run(tmp_path, label_sets):
     np.savez(tmp_path / "cifar10n.npz", **label_sets | {"aggre_label": np.array([Hostile(marker)] * IMAGES, object)})
     assert "not a whole npz" in refusal(read_cifar10n, tmp_path, torch.from_numpy(label_sets[human.CLEAN]).long())
     assert not marker.exists()
+
+
+def test_the_example_makes_both_files_from_what_the_authors_publish(tmp_path, votes, label_sets):
+    """Counts as .npy; a dictionary of arrays as .pt, from which nothing else is unpickled."""
+    example = runpy.run_path(str(Path(__file__).parents[2] / "docs/examples/human_labels.py"))
+    labels, counts, probs = votes
+    np.save(tmp_path / "counts.npy", counts.astype(np.int64))
+    torch.save({name: array.astype(np.int64) for name, array in label_sets.items()}, tmp_path / "human.pt")
+    example["main"]([str(tmp_path), "--votes", f"{tmp_path}/counts.npy", "--labels", f"{tmp_path}/human.pt"])
+    found = read_cifar10h(tmp_path, labels)
+    assert (found.counts.numpy() == counts).all() and np.abs(found.probs.numpy() - probs).max() < 1e-7
+    people = read_cifar10n(tmp_path, torch.from_numpy(label_sets[human.CLEAN].astype(np.int64)))
+    assert all((people.labels(name).numpy() == label_sets[name]).all() for name in human.LABEL_SETS)
+    torch.save({"clean_label": Path("/")}, tmp_path / "other.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        example["write_labels"](tmp_path / "other.pt", tmp_path)
