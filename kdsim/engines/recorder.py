@@ -53,6 +53,10 @@ class Recording:
         """Steps of the tail at which the squared distance is sampled, in increasing order."""
         return list(range(steps, self.tail_start(steps), -self.tail_stride))[::-1]
 
+    def tail_checkpoints(self, steps: int) -> list[int]:
+        """Checkpoints in the tail, over which excess risk and accuracy are averaged, in increasing order."""
+        return [step for step in self.schedule(steps) if step > self.tail_start(steps)]
+
     def schedule(self, steps: int) -> list[int]:
         """Steps of the checkpoints: a third log-spaced up to the tail, a third even there, a third even in the tail."""
         start = self.tail_start(steps)

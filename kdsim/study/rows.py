@@ -82,6 +82,7 @@ def prediction(cell: Cell, population: Population) -> dict[str, Any]:
         cell.step_size,
         cell.sgd.batch_size,
         cell.recording.tail_steps(cell.sgd.steps),
+        tail_checkpoints=cell.recording.tail_checkpoints(cell.sgd.steps),
         # A training set of its own is another pool for each replica: what is exact or a bound on this one is not there.
         fresh_with_replacement=cell.sgd.targets == "fresh" and with_replacement and cell.sgd.training_set is None,
         data_set=(cell.sgd.training_set or population.size) if cell.sgd.targets == "frozen" else None,

@@ -57,8 +57,8 @@ class Prediction:
         risk_step_size_limit: largest step size that T2 admits.
         risk_bound_valid, risk_bound_condition, risk_bound_floor: T2, on the objective with its ridge, and so on the
             recorded excess risk, which is smaller for a centred ridge; not reported for an ordinary one.
-        risk_bound_tail: T2 averaged over the tail steps, transient included. That is at least its average over the
-            checkpoints in the tail, at which the excess risk is measured: they are later on the average.
+        risk_bound_tail: T2 averaged over the checkpoints in the tail, at which the excess risk is measured, transient
+            included.
         sharp_risk_bound_valid, sharp_risk_bound_condition, sharp_risk_bound_floor, sharp_risk_bound_tail: T2'.
         initial_excess: f_0 - f* of the objective with its ridge, where T2 and T2' start.
         stability_limit: step size above which the squared error grows; "exact" for least squares, "linearised" at
@@ -153,6 +153,7 @@ def predict(
     batch_size: int,
     tail_steps: list[int],
     *,
+    tail_checkpoints: list[int] | None = None,
     fresh_with_replacement: bool = True,
     data_set: int | None = None,
     with_replacement: bool = True,
@@ -161,7 +162,8 @@ def predict(
     """Theory of SGD started at zero.
 
     Args:
-        tail_steps: the steps over which the measured floor is averaged.
+        tail_steps: the steps over which the measured floor of the squared distance is averaged.
+        tail_checkpoints: the steps over which the measured excess risk is averaged; None: `tail_steps`.
         fresh_with_replacement: targets are fresh at each visit and batches drawn with replacement, which every
             formula here assumes; otherwise floors are None and no bound is valid.
         data_set: with frozen targets the number of points of each replica's data set; None: targets are fresh.
@@ -248,7 +250,7 @@ def predict(
         exact_excess_risk=exact[1],
         mu_pl=pool.mu_pl,
         mu_pl_kind=pool.mu_pl_kind,
-        **_risk_bounds(setting, tail_steps, _initial_excess(student, population)),
+        **_risk_bounds(setting, tail_checkpoints or tail_steps, _initial_excess(student, population)),
         stability_limit=stability_limit,
         stability_kind=None if stability_limit is None else "exact" if quadratic else "linearised",
     )
@@ -286,7 +288,7 @@ def _initial_excess(student: LinearStudent, population: Population) -> float:
 
 
 def _risk_bounds(
-    setting: bounds.Setting, tail_steps: list[int], initial: float
+    setting: bounds.Setting, tail_checkpoints: list[int], initial: float
 ) -> dict[str, float | bool | str | None]:
     """The columns of T2 and T2'."""
     t2, t2_sharp = bounds.t2(setting), bounds.t2_sharp(setting)
@@ -297,7 +299,7 @@ def _risk_bounds(
     for name, bound in (("risk_bound", t2), ("sharp_risk_bound", t2_sharp)):
         columns[f"{name}_valid"], columns[f"{name}_condition"] = bound.valid, bound.condition
         columns[f"{name}_floor"] = bound.neighbourhood if bound.valid else None
-        columns[f"{name}_tail"] = bound.tail_average(tail_steps, initial) if bound.valid else None
+        columns[f"{name}_tail"] = bound.tail_average(tail_checkpoints, initial) if bound.valid else None
     return columns
 
 

@@ -225,12 +225,3 @@ def test_t2_is_never_violated_by_the_exact_recursion(problem, seed, supervision,
         slack = 1e-12 * row.initial_excess + 1e-25
         assert (risk + ridge / 2 * dist_sq <= bound * (1 + 1e-9) + slack).all()
         assert (risk <= bound * (1 + 1e-9) + slack).all()
-
-
-def test_t2_sharp_is_attained():
-    """A pool of one point has L = L_max = mu_pl, and T2' at its limit is the exact floor: no factor can be saved."""
-    population, student = SimplexLinear(samples=1).population(3), LeastSquares()
-    step_size = 1 / population.x.square().sum().item()
-    row = predict(student, population, OneHot(), step_size * (1 - 1e-9), 1, [1])
-    assert row.sharp_risk_bound_valid
-    assert row.exact_excess_risk == pytest.approx(row.sharp_risk_bound_floor, rel=1e-6)
