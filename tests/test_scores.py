@@ -76,3 +76,9 @@ def test_bad_numbers_are_refused():
         expected_calibration_error(probs, labels, 11, adaptive=True)
     with pytest.raises(ConfigError, match="k"):
         top_k_accuracy(probs, labels, 5)
+
+
+def test_the_calibration_error_has_15_bins():
+    """Confidences .61 (right) and .69 (wrong) share one of ten bins, [.6, .7), and lie in two of fifteen."""
+    probs = torch.tensor([[0.61, 0.39], [0.69, 0.31]], dtype=torch.float64)
+    assert expected_calibration_error(probs, torch.tensor([0, 1])).item() == pytest.approx((0.39 + 0.69) / 2)

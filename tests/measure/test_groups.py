@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdsim.config import ConfigError
-from kdsim.measure.bias_variance import bias_and_variance, geometric_mean, measured, removed
+from kdsim.measure import interval
+from kdsim.measure.bias_variance import _jackknife, bias_and_variance, geometric_mean, measured, removed
 from kdsim.population import Population
 from kdsim.simplex import kl_divergence
 from kdsim.training.evaluation import scored, scores
@@ -242,3 +243,13 @@ def test_equal_replicas_have_bias_alone():
     assert found["variance"].mean == pytest.approx(0, abs=1e-12)
     assert found["bias"].low == pytest.approx(found["bias"].high, abs=1e-12)
     assert found["bias"].mean == pytest.approx(kl_divergence(p, log_q[0].exp()).mean().item())
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 10])
+def test_the_jackknife_of_a_mean_is_its_t_interval(replicas):
+    """Its standard error is sqrt((R - 1)/R sum (left out - mean)^2): that of the mean, exactly."""
+    values = torch.randn(replicas, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    found = _jackknife(values.mean(), (values.sum() - values) / (replicas - 1))
+    expected = interval(values)
+    for name in ("mean", "se", "low", "high"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-12)
