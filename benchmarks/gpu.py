@@ -119,7 +119,7 @@ def noise_sweep() -> dict:
     found = {
         "cells": len(rows),
         "seconds": seconds,
-        "stationary": bool(rows["stationary"].all()),
+        "stationary": bool(rows["stationary"].eq(True).all()),
         "diverged": int(rows["diverged"].sum()),
         "floor_over_first_order": [ratio.min(), ratio.max()],
         "exact_floor_over_one_hot_floor": exact / one_hot,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdsim.config import ConfigError
 from kdsim.measure.decomposition import columns
-from kdsim.measure.floors import drift_z_limit, interval
+from kdsim.measure.floors import drift_test, interval
 from kdsim.training.record import TrainingRecord
 
 FREEDOM = 2
@@ -63,7 +63,7 @@ def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | 
     floor: mean of KL(p, q) over the validation images and the evaluations in the window, where p is known (floor_NAME
     likewise by groups of classes, where there are any);
     floor_drift its change from the first to the second half of the window, and `stationary` whether that is within
-    what replicas explain (as in `kdsim.measure.floors`; None for one replica). noise_accuracy, noise_loss:
+    what replicas explain (`drift_test`: None, not known, with few replicas). noise_accuracy, noise_loss:
     `convergence_noise` of accuracy and loss in the window, about a line for each stretch of constant step size;
     fluctuation is noise_loss. All are None where a replica diverged, and noise where there are too few evaluations.
 
@@ -82,16 +82,9 @@ def summarise(record: TrainingRecord, window: float) -> dict[str, float | int | 
         found |= columns(name, None)
     for name, each in values.items():
         found |= columns(name, None) if diverged else _interval(name, each)
-    found["stationary"] = None if diverged or record.replicas < 2 else _stationary(values.get("floor_drift"))
+    known = not diverged and "floor_drift" in values
+    found["stationary"] = drift_test(values["floor_drift"], values["floor"].mean().item())[1] if known else None
     return found | {"best_step": record.best_step.double().mean().item(), "diverged": diverged}
-
-
-def _stationary(drift: Tensor | None) -> bool | None:
-    """Whether the drift of each replica (R,) is zero on the average, within `drift_z_limit` standard errors."""
-    if drift is None:
-        return None
-    found = interval(drift)
-    return abs(found.mean) <= drift_z_limit(drift.numel()) * found.se
 
 
 def in_window(record: TrainingRecord, window: float) -> dict[str, Tensor]:

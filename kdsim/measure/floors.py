@@ -18,10 +18,14 @@ quantile of Student's t in place of the normal's)."""
 ONE_WAY = 0.9
 """... and fewer than this share of the replicas moved the same way, or no more than chance explains (sign test, as
 rarely as DRIFT_Z_LIMIT): where replicas differ by orders of magnitude, the mean's standard error hides a drift."""
+FEWEST_REPLICAS = 6
+"""With fewer the test has no power: Student's quantile is 17 standard errors at 5 replicas, 126 at 3, 10,050 at 2, and
+runs that are a fifth of a relaxation time old pass it. Then it is not known whether a floor is stationary."""
 NEGLIGIBLE = 1e-11
 """... or if the floor is below this fraction of the initial squared distance, that is zero to rounding."""
 ROUNDING = 1e-12
-"""Where replicas agree exactly there is no standard error: any change above this fraction of the floor is a drift."""
+"""Where replicas agree exactly there is no standard error: any change above this fraction of the floor is a drift. A
+run whose floor is its start, to this fraction, has not moved."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Measurement:
         fluctuation: mean over replicas of the standard deviation of |theta - theta*|^2 within the tail. It is the whole
             fluctuation where the tail is many relaxation times 1/(alpha mu) long, and low where it is not.
         stationary: no drift between the halves of the tail (see DRIFT_Z_LIMIT and ONE_WAY) or a floor that is zero to
-            rounding.
+            rounding. None where that is not known: fewer than FEWEST_REPLICAS replicas (unless they agree exactly), a
+            tail of a single sample, or a run that has not left its start.
         drift_z: change of the tail average from its first to its second half, in standard errors over replicas.
         diverged: number of replicas that diverged.
         accuracy, bcp_l2: means over the checkpoints in the tail.
@@ -58,7 +63,7 @@ class Measurement:
     bcp_l2: float | None
     bcp_l2_low: float | None
     bcp_l2_high: float | None
-    stationary: bool
+    stationary: bool | None
     drift_z: float | None
     diverged: int
     replicas: int
@@ -96,6 +101,26 @@ def tail_floor(record: Record) -> Tensor:
 def drift_z_limit(replicas: int) -> float:
     """Student's t with R - 1 degrees of freedom that is passed as rarely as DRIFT_Z_LIMIT by a normal."""
     return float(special.stdtrit(replicas - 1, special.ndtr(DRIFT_Z_LIMIT)))
+
+
+def drift_test(change: Tensor, level: float) -> tuple[float | None, bool | None]:
+    """Mean change over replicas in standard errors, and whether there is no drift; None where that is not known.
+
+    Args:
+        change: from the first to the second half of the tail, of each replica, (R,); NaN where a half has no samples.
+        level: the mean in the tail.
+    """
+    replicas = change.numel()
+    if replicas < 2 or change.isnan().any():
+        return None, None
+    found = interval(change)
+    if found.se == 0:  # replicas that agree exactly: a pool of one point, say. Engines add squares in different orders
+        drifts = abs(found.mean) > ROUNDING * level
+        return math.copysign(math.inf, found.mean) if drifts else 0.0, not drifts
+    drift_z = found.mean / found.se
+    if replicas < FEWEST_REPLICAS:
+        return drift_z, None
+    return drift_z, abs(drift_z) <= drift_z_limit(replicas) and not _one_way(change)
 
 
 def _one_way(change: Tensor) -> bool:
@@ -136,12 +161,9 @@ def measure(record: Record) -> Measurement:
     fluctuation = interval(record.tail_std)
     accuracy, bcp_l2 = interval(tail_curve(record, "accuracy")), interval(tail_curve(record, "bcp_l2"))
     change, level, start = _drift(record)
-    drift = interval(change)
-    # Replicas that agree exactly: a pool of one point, say. Engines add squares in different orders.
-    certain = math.copysign(math.inf, drift.mean) if abs(drift.mean) > ROUNDING * level else 0.0
-    drift_z = drift.mean / drift.se if drift.se > 0 else certain
-    told = not math.isnan(drift.mean)
+    drift_z, steady = drift_test(change, level)
     zero = level <= NEGLIGIBLE * start
+    unmoved = abs(level - start) <= ROUNDING * start
     return Measurement(
         floor=floor.mean,
         floor_low=floor.low,
@@ -159,8 +181,8 @@ def measure(record: Record) -> Measurement:
         bcp_l2=bcp_l2.mean,
         bcp_l2_low=bcp_l2.low,
         bcp_l2_high=bcp_l2.high,
-        stationary=zero or (told and abs(drift_z) <= drift_z_limit(replicas) and not _one_way(change)),
-        drift_z=drift_z if told else None,
+        stationary=True if zero else None if unmoved else steady,
+        drift_z=drift_z,
         diverged=0,
         replicas=replicas,
     )

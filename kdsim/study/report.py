@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdsim.config import CLASS, MARKS, kind_of
+from kdsim.measure.floors import FEWEST_REPLICAS
 from kdsim.study.rows import predicted_floor
 from kdsim.study.training_rows import TRAINING
 
 Row = Mapping[str, Any]
+UNKNOWN_DRIFT = "drift?"
+"""Mark of a row of which it is not known whether its floor is stationary."""
 
 _IDENTITY = (
     "problem",
@@ -174,6 +177,8 @@ def results_table(rows: Sequence[Row]) -> Table:
     if any(marks):
         _add(table, "", marks, numeric=False)
         table.notes.append("drift: the floor still changed within the tail; diverged: replicas that did.")
+    if UNKNOWN_DRIFT in marks:
+        table.notes.append(f"{UNKNOWN_DRIFT}: not known, with fewer than {FEWEST_REPLICAS} replicas or one sample.")
     table.notes.append(
         "floor: tail mean of |theta - theta*|^2, ± half its 95 % interval; fluct.: standard deviation within the tail."
     )
@@ -277,6 +282,10 @@ def training_table(rows: Sequence[Row]) -> Table:
         _add(table, "", marks, numeric=False)
     if "drift" in marks:
         table.notes.append("drift: KL to p still changed within the window.")
+    if UNKNOWN_DRIFT in marks:
+        table.notes.append(
+            f"{UNKNOWN_DRIFT}: with fewer than {FEWEST_REPLICAS} replicas it is not known whether KL to p changed."
+        )
     bayes = rows[0].get("bayes_test_loss")
     if bayes is not None and all(row["bayes_test_loss"] == bayes for row in rows):
         table.common["test loss of the truth"] = number(bayes)
@@ -294,7 +303,9 @@ def training_table(rows: Sequence[Row]) -> Table:
 def _training_mark(row: Row) -> str:
     if row["diverged"]:
         return f"{row['diverged']} diverged"
-    return "drift" if row.get("stationary") is False else ""
+    if row.get("stationary") is None:
+        return "" if row.get("floor_drift") is None else UNKNOWN_DRIFT
+    return "" if row["stationary"] else "drift"
 
 
 def plus_minus(row: Row, key: str) -> str:
@@ -380,4 +391,6 @@ def _measured(row: Row, key: str) -> str:
 def _mark(row: Row) -> str:
     if row["diverged"]:
         return f"{row['diverged']} diverged"
+    if row["stationary"] is None:
+        return UNKNOWN_DRIFT
     return "" if row["stationary"] else "drift"

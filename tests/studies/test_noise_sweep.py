@@ -79,7 +79,7 @@ def default_results(tmp_path_factory):
 
 def _check_agreement(rows):
     """Every cell is stationary, floors within 10 % of first order, exact is zero, no valid bound is violated."""
-    assert rows["stationary"].all()
+    assert rows["stationary"].eq(True).all()
     assert (rows["diverged"] == 0).all()
     one_hot = rows.loc[rows["supervision"] == "one-hot", "floor"].item()
     zero = 1e-8 * one_hot

@@ -65,7 +65,7 @@ def test_defaults_agree_with_theory(tmp_path):
     softmax = rows[rows["student"] == "softmax-regression"]
     assert (softmax["mu_pl_kind"] == "estimate").all() and not softmax["risk_bound_valid"].any()
     noisy = rows[rows["supervision"] != "exact"]
-    assert noisy["stationary"].all()
+    assert noisy["stationary"].eq(True).all()
     squares = noisy[noisy["student"] == "least-squares"]
     se = (squares["excess_risk_floor_high"] - squares["excess_risk_floor"]) / 1.998  # t quantile at 63 degrees
     assert (abs(squares["excess_risk_floor"] - squares["exact_excess_risk"]) / se).max() < Z_LIMIT

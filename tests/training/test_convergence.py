@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kdsim.config import ConfigError
 from kdsim.engines import Constant, Cosine, StepDecay
-from kdsim.measure.convergence import convergence_noise, summarise
+from kdsim.measure.convergence import convergence_noise, in_window, summarise
 from kdsim.measure.floors import interval
 from kdsim.training import TrainingRecord
 
@@ -100,14 +100,18 @@ def test_pieces_of_a_schedule():
 
 
 def test_drift_of_the_floor():
-    """Equal halves are stationary; a rise of many standard errors is not; one replica cannot tell."""
+    """Equal halves are stationary; a rise of many standard errors is not; fewer than six replicas cannot tell."""
     base = 0.1 + 0.01 * noise(8, 20, 4)
     still = summarise(record({"bcp_kl": base}), window=1.0)
     assert still["stationary"] is True
     assert still["floor_drift_low"] < 0 < still["floor_drift_high"]
     rising = base + 0.05 * (torch.arange(8) >= 4)[:, None]
     assert summarise(record({"bcp_kl": rising}), window=1.0)["stationary"] is False
-    assert summarise(record({"bcp_kl": base[:, :1]}), window=1.0)["stationary"] is None
+    for replicas in range(1, 6):
+        for curve in (base, rising):
+            assert summarise(record({"bcp_kl": curve[:, :replicas]}), window=1.0)["stationary"] is None
+    assert summarise(record({"bcp_kl": rising[:, :6]}), window=1.0)["stationary"] is False
+    assert summarise(record({"bcp_kl": base[:, :6]}), window=1.0)["stationary"] is True
     assert summarise(record({"loss": base}), window=1.0)["stationary"] is None
 
 
@@ -139,7 +143,7 @@ def test_the_window_is_the_last_part_of_the_run():
         )
     assert found["best_step"] == 30 and found["diverged"] == 0 and found["test_accuracy"] == 0.5
     short = summarise(record(curves), window=0.3)  # 60 < 61 and 80 are two
-    assert {name for name, value in short.items() if value is None and "_" not in name} == {"fluctuation"}
+    assert {name for name, value in short.items() if value is None and "_" not in name} == {"fluctuation", "stationary"}
     assert short["noise_accuracy"] is None and short["noise_loss"] is None and short.keys() == found.keys()
     expected = curves["bcp_kl"][5:].mean().item()
     assert short["floor"] == pytest.approx(expected)
@@ -159,3 +163,12 @@ def test_where_a_replica_diverged_there_is_no_number():
     found = summarise(record(curves, diverged_at=torch.tensor([-1, 31, -1])), window=0.7)
     assert found.keys() == whole.keys() and found["diverged"] == 1
     assert {name for name, value in found.items() if value is not None} == {"diverged", "best_step"}
+
+
+def test_the_window_begins_after_its_share_of_the_run():
+    """Evaluations at 30, 40, .., 100 of 100 steps: the last half is that after step 50, as the tail is of a floor."""
+    steps = torch.arange(30, 101, 10)
+    curve = steps[:, None].double().expand(-1, 2)
+    found = in_window(record({"bcp_kl": curve, "bcp_kl_head": curve}, steps), window=0.5)
+    assert found["floor"].tolist() == found["floor_head"].tolist() == [80.0, 80.0]  # of 60 .. 100, 75 with 50
+    assert found["floor_drift"].tolist() == pytest.approx([25.0, 25.0])
