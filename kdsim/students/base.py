@@ -141,7 +141,7 @@ def _realisable_optimum(student: LinearStudent, population: Population) -> Tenso
     predicted = student.probabilities(population.x @ optimum.T)
     if (predicted - population.p).abs().max() > 1e-8:
         return None
-    if student.ridge_kind != "none":
+    if student.ridge > 0:
         return optimum
     _, sizes, directions = torch.linalg.svd(population.x, full_matrices=False)
     rows = directions[sizes > sizes[0] * 1e-10]  # orthonormal basis of the span of the pool

@@ -10,7 +10,12 @@ from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 
 
-def minimiser(student: LinearStudent, population: Population, mean_target: Tensor | None = None) -> Tensor:
+def minimiser(
+    student: LinearStudent,
+    population: Population,
+    mean_target: Tensor | None = None,
+    logit_scale: float | None = None,
+) -> Tensor:
     """argmin over theta of E_x[l(theta x, m(x))] + (ridge/2) |theta - anchor|^2, in float64.
 
     The loss is affine in the target, so this is the point that SGD with targets of mean m aims at.
@@ -19,6 +24,8 @@ def minimiser(student: LinearStudent, population: Population, mean_target: Tenso
         student: the linear student, with its ridge.
         population: the pool.
         mean_target: m(x), (N, K); by default the BCP p(x).
+        logit_scale: c, where m is known to be the softmax of c log p. Without a ridge the minimiser of a student that
+            is exactly p at theta* is then c theta*: found so, it may be of any size.
 
     Returns:
         theta (K, d). Where the minimiser is not unique, the one to which SGD started at zero goes.
@@ -27,10 +34,16 @@ def minimiser(student: LinearStudent, population: Population, mean_target: Tenso
         ConfigError: the objective has no finite minimiser (separable targets and no ridge).
     """
     anchor = student.anchor(population)
-    optimum = student.realisable_optimum(population) if student.ridge_kind != "ordinary" else None
+    moved = student.ridge > 0 and student.ridge_kind == "ordinary"
+    optimum = None if moved else student.realisable_optimum(population)
     target = population.p if mean_target is None else mean_target
     if optimum is not None and torch.equal(target, population.p):
         return optimum
+    if logit_scale is not None and optimum is not None and student.ridge == 0:
+        scaled = logit_scale * optimum
+        # The student's prediction is a softmax of its outputs if it says m here.
+        if (student.probabilities(population.x @ scaled.T) - target).abs().max() <= 1e-8:
+            return scaled
     return _newton(student, population.x, target, anchor)
 
 

@@ -18,11 +18,11 @@ from kdsim.measure import decompose, generalise, measure
 from kdsim.measure.floors import Measurement
 from kdsim.measure.validation import validate
 from kdsim.population import Population
-from kdsim.students import LinearStudent, NetworkStudent, minimiser
+from kdsim.students import LinearStudent, NetworkStudent
 from kdsim.study.base import Cell
 from kdsim.supervision.base import require_moments
 from kdsim.theory.nonconvex import open_prediction
-from kdsim.theory.prediction import Prediction, predict
+from kdsim.theory.prediction import Prediction, aim_of, predict
 
 
 def json_ready(value: Any) -> Any:
@@ -121,10 +121,7 @@ def measurement(
     """
     row = measure(record).row()
     if record.mean_error is not None:
-        aim = reference
-        if not cell.supervision.unbiased:
-            aim = minimiser(cell.student, population, cell.supervision.mean(population.p))
-        row |= decompose(record, aim - reference).row()
+        row |= decompose(record, aim_of(cell.student, population, cell.supervision) - reference).row()
     if needs_parameters(cell):
         lane = Lane(cell.supervision, cell.step_size, cell.seed, cell.replicas)
         found = generalise(

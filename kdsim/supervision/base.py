@@ -83,6 +83,11 @@ class Supervision(ABC):
         """Whether q is a deterministic function of p."""
         return False
 
+    @property
+    def logit_scale(self) -> float | None:
+        """c such that E[q | x] is the softmax of c log p(x): 1 for unbiased targets, None where there is no such c."""
+        return 1.0 if self.unbiased else None
+
     def nu(self, p: Tensor) -> float:
         """Mean per-class variance E_x[tr C(x)] / K over the pool p (N, K)."""
         return simplex.mean_class_variance(self.covariance(p)).item()

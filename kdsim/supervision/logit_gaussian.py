@@ -55,6 +55,11 @@ class LogitGaussian(Supervision):
         """Whether the scale is zero."""
         return is_zero(self.scale)
 
+    @property
+    def logit_scale(self) -> float | None:
+        """1 at scale zero, where the target is p."""
+        return 1.0 if self.noiseless else None
+
     def sample(self, batch: Batch, draws: Draws) -> Target:
         """K normals from the slots 0 .. K-1 (K odd: .. K)."""
         p = classes_first(batch.p)  # (K, R, V)

@@ -40,6 +40,11 @@ class Temperature(Supervision):
         """True: the target is a function of p."""
         return True
 
+    @property
+    def logit_scale(self) -> float:
+        """1/T."""
+        return 1 / self.temperature
+
     def sample(self, batch: Batch, draws: Draws) -> Target:
         """q = p^(1/T) / Z. Uses no slot."""
         return Target(q=self.mean(batch.p), y=batch.y)

@@ -137,7 +137,7 @@ def _reference(student: LinearStudent, population: Population) -> Tensor:
 
 @lru_cache(maxsize=64)  # one point for each biased supervision: what is cached at it is found again
 def _biased_aim(student: LinearStudent, population: Population, supervision: Supervision) -> Tensor:
-    return minimiser(student, population, target_moments(supervision, population)[0])
+    return minimiser(student, population, target_moments(supervision, population)[0], supervision.logit_scale)
 
 
 def aim_of(student: LinearStudent, population: Population, supervision: Supervision) -> Tensor:

@@ -8,10 +8,12 @@ from simulating import simulate
 
 from kdsim.engines import SGD, Lane, Recording
 from kdsim.measure import decompose
-from kdsim.problems import GaussianMixture, SimplexLinear
+from kdsim.population import Population
+from kdsim.problems import GaussianMixture, SimplexLinear, SoftmaxLinear
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
 from kdsim.supervision import Confusion, LabelSmoothing, LogitGaussian, OneHot, Temperature
 from kdsim.theory import constants, predict, stationary
+from kdsim.theory.prediction import aim_of
 
 BIASED = (
     Temperature(0.5),
@@ -42,6 +44,45 @@ def test_aim_is_stationary(supervision, ridge):
 def test_temperature_without_a_ridge_aims_at_the_scaled_optimum():
     aim = minimiser(SoftmaxRegression(), POOL, Temperature(2.0).mean(POOL.p))
     torch.testing.assert_close(aim, POOL.optimum / 2, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["none", "centred", "ordinary"])
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 2.0])
+def test_sharp_targets_without_a_ridge_have_the_scaled_optimum(temperature, kind):
+    """Entropy .01: theta_m = theta*/T in closed form, where Newton's method takes the targets to be separable."""
+    population = SoftmaxLinear(classes=3, dimension=4, entropy=0.01, samples=100).population(0)
+    student, supervision = SoftmaxRegression(0.0, kind), Temperature(temperature)
+    aim = aim_of(student, population, supervision)
+    torch.testing.assert_close(aim, population.optimum / temperature, rtol=1e-12, atol=1e-9)
+    found = predict(student, population, supervision, 1e-2, 1, [10])
+    distance = (1 / temperature - 1) ** 2 * population.optimum.square().sum().item()
+    assert found.first_order_floor == pytest.approx(distance, rel=1e-12, abs=1e-20)
+    assert found.sigma_star_sq < 1e-20  # every sample's gradient vanishes there
+
+
+def test_only_known_aims_are_taken_from_the_optimum():
+    """A ridge, or another mean, is minimised; logit-Gaussian targets without noise are p."""
+    population = SoftmaxLinear(classes=3, dimension=4, entropy=0.6, samples=100).population(0)
+    for student, supervision in (
+        (SoftmaxRegression(0.1, "centred"), Temperature(2.0)),
+        (SoftmaxRegression(0.1, "ordinary"), Temperature(2.0)),
+        (SoftmaxRegression(), LabelSmoothing(0.3)),
+        (SoftmaxRegression(), LogitGaussian(1.0)),
+    ):
+        aim, mean = aim_of(student, population, supervision), supervision.mean(population.p)
+        assert student.gradient(aim, population.x, mean, student.anchor(population)).norm() < 1e-10
+        assert (aim - population.optimum / 2).norm() > 1e-3
+    aim = aim_of(SoftmaxRegression(), population, LogitGaussian(0.0))
+    torch.testing.assert_close(aim, population.optimum, rtol=1e-12, atol=1e-12)
+
+
+def test_a_ridge_of_zero_is_none():
+    """Features that do not span the optimum: SGD from zero does not leave the span of the pool, whatever the kind."""
+    population = SoftmaxLinear(classes=3, dimension=4, bias=False, samples=30).population(0)
+    few = Population(x=population.x[:3], p=population.p[:3], optimum=population.optimum)
+    expected = minimiser(SoftmaxRegression(), few)
+    for kind in ("centred", "ordinary"):
+        assert torch.equal(minimiser(SoftmaxRegression(0.0, kind), few), expected)
 
 
 def test_least_squares_has_no_drift():
