@@ -12,10 +12,13 @@ from kdsim.config import CLASS, MARKS, kind_of
 from kdsim.measure.floors import FEWEST_REPLICAS
 from kdsim.study.rows import predicted_floor
 from kdsim.study.training_rows import TRAINING
+from kdsim.theory.second_order import LARGEST_CHANGE
 
 Row = Mapping[str, Any]
 UNKNOWN_DRIFT = "drift?"
 """Mark of a row of which it is not known whether its floor is stationary."""
+BEYOND = "beyond"
+"""In place of a second-order floor at step sizes at which it is not stated."""
 
 _IDENTITY = (
     "problem",
@@ -363,11 +366,26 @@ def _add_bound(table: Table, header: str, rows: Sequence[Row], key: str) -> None
 
 
 def _add_second_order(table: Table, rows: Sequence[Row]) -> None:
-    """The floor to second order, where there is one that is not exact already."""
+    """The floor to second order, where there is one that is not exact already, or that the step size is beyond it."""
     values = [None if row["exact_floor"] is not None else row.get("second_order_floor") for row in rows]
-    if any(values):
-        _add(table, "2nd order", [number(value) for value in values])
+    beyond = [_beyond_second_order(row) for row in rows]
+    if any(values) or any(beyond):
+        texts = [BEYOND if past else number(value) for past, value in zip(beyond, values, strict=True)]
+        _add(table, "2nd order", texts)
         table.notes.append("2nd order: the floor of the dynamics linearised at the optimum, at this step size.")
+    if any(beyond):
+        table.notes.append(
+            f"{BEYOND}: beyond second order, which is not stated where it would exceed first order by more than "
+            f"{LARGEST_CHANGE:.0%} of itself."
+        )
+
+
+def _beyond_second_order(row: Row) -> bool:
+    """Whether theory knows the linearised dynamics, these are stable, and yet it states no second order."""
+    missing = row.get("second_order_floor") is None and row.get("exact_floor") is None
+    limit = row.get("stability_limit")
+    known = row.get("first_order_floor") is not None and limit is not None
+    return missing and known and row.get("stability_kind") == "linearised" and row["step_size"] < limit
 
 
 def _note_theory(table: Table, rows: Sequence[Row], header: str) -> None:

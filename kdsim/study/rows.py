@@ -198,7 +198,7 @@ def predicted_floor(row: Mapping[str, Any]) -> float | None:
     With frozen targets first order in 1/N as well. None at and above the stability limit, where there is no floor.
     """
     exact, limit = row.get("exact_floor"), row.get("stability_limit")
-    if limit is not None and row.get("stability_kind") == "exact" and row["step_size"] >= limit:
+    if limit is not None and row["step_size"] >= limit:
         return None
     first_order = row.get("first_order_floor")
     if first_order is None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.supervision.base import Supervision
-from kdsim.theory.stationary import NoStationaryDistribution, curvature, lyapunov_covariance, noise_at
+from kdsim.theory.stationary import NoStationaryDistribution, curvature, lyapunov_covariance, noise_at, repels
 
 
 def eigendirections(student: LinearStudent, population: Population, theta: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -36,19 +36,20 @@ def directional_theory(
 ) -> dict[str, np.ndarray]:
     """First order in the step size along each of the `eigendirections`, for a supervision that aims at theta.
 
-    `curvature` h_i; `variance_theory` S_ii of the first-order stationary covariance; `time_theory` 1/(alpha h_i), the
-    autocorrelation time in steps. The autocorrelation over t steps is (1 - alpha h_i)^t exactly for the linearised
-    dynamics, since the noise is new at each step.
+    `curvature` h_i; `variance_theory` S_ii of the first-order stationary covariance, NaN where there is none;
+    `time_theory` 1/(alpha h_i), the autocorrelation time in steps, NaN where alpha h_i >= 2. The autocorrelation over t
+    steps is (1 - alpha h_i)^t exactly for the linearised dynamics, since the noise is new at each step.
     """
     values, directions = eigendirections(student, population, theta, count)
-    noise = noise_at(student, population, supervision, theta)
+    local, noise = curvature(student, population, theta), noise_at(student, population, supervision, theta)
+    nothing = torch.full_like(noise, float("nan"))
     try:
-        covariance = lyapunov_covariance(curvature(student, population, theta), noise, step_size, batch_size)
+        covariance = nothing if repels(local, step_size) else lyapunov_covariance(local, noise, step_size, batch_size)
     except NoStationaryDistribution:  # noise in directions in which nothing pulls back: no variance to state
-        covariance = torch.full_like(noise, float("nan"))
+        covariance = nothing
     flat = directions.flatten(1)
     return {
         "curvature": values.numpy(),
         "variance_theory": ((flat @ covariance) * flat).sum(-1).numpy(),
-        "time_theory": (1 / (step_size * values)).numpy(),
+        "time_theory": torch.where(step_size * values < 2, 1 / (step_size * values), float("nan")).numpy(),
     }

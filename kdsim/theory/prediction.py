@@ -20,8 +20,8 @@ from kdsim.theory.frozen import frozen
 from kdsim.theory.gradient_noise import gradient_noise, target_moments, target_sum_squares
 from kdsim.theory.least_squares import LARGEST_DIMENSION, SecondMoments
 from kdsim.theory.polyak_lojasiewicz import excess_objective
-from kdsim.theory.second_order import linearised_moments, one_factor, second_order, solvable
-from kdsim.theory.stationary import NoStationaryDistribution, Stationary, noise_at, stationary
+from kdsim.theory.second_order import linearised_moments, one_factor, second_order, solvable, within_second_order
+from kdsim.theory.stationary import NoStationaryDistribution, Stationary, curvature, noise_at, repels, stationary
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,17 @@ class Prediction:
         bound_tail: T1's bound averaged over the tail of the run, transient included.
         sharp_bound_valid, sharp_bound_condition, sharp_bound_floor, sharp_bound_tail: T1'.
         first_order_floor: bias_sq + cross_term + variance, first order in the step size. None where targets are not
-            fresh, batches not drawn with replacement, or noise acts in directions in which nothing pulls back.
+            fresh, batches not drawn with replacement, or noise acts in directions in which nothing pulls back; and at
+            step sizes that do not keep theta near the point that SGD aims at: from the stability limit on, and from
+            2 / eigmax(H) on, where even the mean leaves it.
         first_order_excess_risk: in nats for cross-entropy.
         predicted_mean_dist_sq: |E theta - theta*|^2 to first order: the bias with the drift of the mean.
         aim_bound_valid, aim_bound_floor: T1 about theta_m, the point that SGD aims at, on E|theta - theta_m|^2. Needs
             what T1 needs except that the supervision is unbiased; for unbiased supervision it is T1.
         aim_bound_tail: the same, averaged over the tail of the run, transient included.
         second_order_floor, second_order_excess_risk: the linearised dynamics at this step size, which is exact for
-            least squares; None where its assumptions fail (see `_second_order`) or above the stability limit.
+            least squares; None where its assumptions fail (see `_second_order`), above the stability limit, and for
+            other losses beyond second order (see `LARGEST_CHANGE`).
         frozen_dist_sq, frozen_excess_risk, frozen_gap: of the minimiser of a data set of frozen targets, to first order
             in 1/N (see `Frozen`). All frozen_* are None unless targets are frozen, unbiased, sum to one (least squares:
             any), the student is realisable without an ordinary ridge, and `frozen_expansion` <= 1.
@@ -203,21 +206,17 @@ def predict(
     t1, t1_sharp = bounds.t1(setting), bounds.t1_sharp(setting)
     about_aim = bounds.t1(replace(setting, unbiased=True))  # theta_m is the optimum of the objective at the mean target
     initial = reference.square().sum().item()
-    if interpolation:
-        first = Stationary(variance=0.0, bias_sq=0.0, cross_term=0.0, mean_dist_sq=0.0, excess_risk=0.0)
-    else:
-        try:
-            first = stationary(student, population, supervision, step_size, batch_size, aim, reference)
-        except NoStationaryDistribution:
-            first = None
+    first = _first_order(student, population, supervision, step_size, batch_size, aim, reference, interpolation)
     first_order = first if fresh_with_replacement else None
     exact, stability_limit = (None, None), None
     if fresh_with_replacement:
         exact, stability_limit = _exact(student, population, supervision, step_size, batch_size, realisable)
     second: tuple[float | None, float | None] = (None, None)
-    if fresh_with_replacement and first is not None:
+    if fresh_with_replacement:
         second, limit = _second_order(student, population, supervision, step_size, batch_size, aim, first, sum_squares)
         stability_limit = limit if stability_limit is None else stability_limit
+    if stability_limit is not None and step_size >= stability_limit:  # theta does not stay near the optimum
+        first_order = None
     return Prediction(
         nu=nu,
         entropy=population.mean_entropy,
@@ -254,6 +253,29 @@ def predict(
         stability_limit=stability_limit,
         stability_kind=None if stability_limit is None else "exact" if quadratic else "linearised",
     )
+
+
+def _first_order(
+    student: LinearStudent,
+    population: Population,
+    supervision: Supervision,
+    step_size: float,
+    batch_size: int,
+    aim: Tensor,
+    reference: Tensor,
+    interpolation: bool,
+) -> Stationary | None:
+    """`stationary`; None where there is no such distribution, as the point that SGD aims at repels its mean."""
+    if interpolation:
+        steepest = constants(student, population).smoothness if student.quadratic else student.ridge
+        nothing = Stationary(variance=0.0, bias_sq=0.0, cross_term=0.0, mean_dist_sq=0.0, excess_risk=0.0)
+        return nothing if step_size * steepest < 2 else None
+    if repels(curvature(student, population, aim), step_size):
+        return None
+    try:
+        return stationary(student, population, supervision, step_size, batch_size, aim, reference)
+    except NoStationaryDistribution:
+        return None
 
 
 def _frozen(
@@ -335,24 +357,28 @@ def _second_order(
     step_size: float,
     batch_size: int,
     aim: Tensor,
-    first: Stationary,
+    first: Stationary | None,
     sum_squares: Tensor,
 ) -> tuple[tuple[float | None, float | None], float | None]:
     """(floor, excess risk) of `LinearisedMoments` at this step size, and its stability limit.
 
     For biased supervision of softmax regression they are None: the mean of theta, of which the floor is made there, is
     known to first order only. For least squares the mean is the point that SGD aims at, and the floor exact. And None
-    where the sums of the targets vary from point to point: `LinearisedMoments` has one factor for all.
+    where the sums of the targets vary from point to point: `LinearisedMoments` has one factor for all; and beyond
+    second order.
     """
     quadratic = student.quadratic
     if not (supervision.unbiased or quadratic) or not one_factor(sum_squares) or not solvable(population):
         return (None, None), None
     moments = linearised_moments(student, population, aim, batch_size, sum_squares.max().item())
-    if step_size >= moments.stability_limit:
+    if first is None or step_size >= moments.stability_limit:
         return (None, None), moments.stability_limit
     if first.variance == 0:
         return (first.floor, first.excess_risk), moments.stability_limit
     adjoint = second_order(moments, step_size)
     noise = noise_at(student, population, supervision, aim)
+    variance = adjoint.variance(noise)
     risk = None if first.excess_risk is None else adjoint.excess_risk(noise)
-    return (first.bias_sq + first.cross_term + adjoint.variance(noise), risk), moments.stability_limit
+    if not quadratic and not within_second_order(first.variance, variance):
+        return (None, None), moments.stability_limit
+    return (first.bias_sq + first.cross_term + variance, risk), moments.stability_limit

@@ -38,6 +38,9 @@ TOLERANCE = 1e-12
 """Relative residual at which conjugate gradients stop."""
 LIMIT_TOLERANCE = 1e-8
 """Relative residual of the eigenvector that gives the stability limit; its eigenvalue is more accurate still."""
+LARGEST_CHANGE = 1 / 3
+"""Largest relative change from first to second order, 1 - first / second, at which second order is stated for a loss
+that is not quadratic. The series in the step size is nearly geometric: so large is its next term, relatively."""
 _MOST_ITERATIONS = 2_000
 _DENSE = 400
 """Size of a matrix space up to which the stability limit comes from a dense eigenvalue problem."""
@@ -178,6 +181,11 @@ class LinearisedMoments:
             size, previous = residual.square().sum(), size
             direction = residual + (size / previous) * direction
         raise RuntimeError(f"conjugate gradients did not converge in {_MOST_ITERATIONS} iterations")
+
+
+def within_second_order(first: float, second: float) -> bool:
+    """Whether a floor to first and to second order differ little enough for the second to be stated."""
+    return second - first <= LARGEST_CHANGE * second
 
 
 def one_factor(sum_squares: Tensor) -> bool:

@@ -63,6 +63,11 @@ def curvature(student: LinearStudent, population: Population, theta: Tensor) -> 
     return Curvature(hessian, *torch.linalg.eigh(hessian), flat=flat_curvature(student, population.x))
 
 
+def repels(local: Curvature, step_size: float) -> bool:
+    """Whether the mean of linearised SGD leaves the point: some error is reversed by a step and not shortened."""
+    return step_size * local.values[-1].item() >= 2
+
+
 @lru_cache(maxsize=64)  # a sweep of step sizes asks for each supervision's noise again
 def noise_at(student: LinearStudent, population: Population, supervision: Supervision, theta: Tensor) -> Tensor:
     """`gradient_covariance`, kept for the next call."""

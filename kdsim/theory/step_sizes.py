@@ -29,7 +29,8 @@ class LargestStepSize:
     """Largest step sizes at which the floor of the squared distance is at most a tolerance.
 
     Attributes:
-        step_size: by the second-order floor, which is exact for least squares; below `stability_limit`.
+        step_size: by the second-order floor, which is exact for least squares; below `stability_limit`. For other
+            losses an extrapolation where `predict` states no second-order floor at it: below 2/3 of `first_order`.
         first_order: by the first-order floor, which is proportional to the step size: tolerance / (floor / alpha).
             Infinite without noise, and no guarantee of stability.
         stability_limit: of the linearised dynamics; exact for least squares. Noise that is not multiplied into the

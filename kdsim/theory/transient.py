@@ -11,7 +11,14 @@ from torch import Tensor
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.supervision.base import Supervision
-from kdsim.theory.stationary import NoStationaryDistribution, curvature, lyapunov_covariance, mean_shift, noise_at
+from kdsim.theory.stationary import (
+    NoStationaryDistribution,
+    curvature,
+    lyapunov_covariance,
+    mean_shift,
+    noise_at,
+    repels,
+)
 
 
 def linearised_curve(
@@ -45,9 +52,12 @@ def linearised_curve(
         steps: t.
 
     Returns:
-        (len(steps),). NaN where there is noise in directions in which nothing pulls back: no stationary covariance.
+        (len(steps),). NaN where there is no stationary covariance: noise in directions in which nothing pulls back, or
+        a step size from which on the mean runs away.
     """
     local = curvature(student, population, aim)
+    if repels(local, step_size):
+        return np.full(len(steps), np.nan)
     start = local.vectors.T @ (initial - aim).flatten()  # (D,)
     noise = noise_at(student, population, supervision, aim)
     try:

@@ -18,6 +18,9 @@ from kdsim.population import Population
 from kdsim.problems import Digits, GaussianMixture, SimplexLinear
 from kdsim.rng import Draws, Stream
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
+from kdsim.study.base import Cell
+from kdsim.study.report import cells_table
+from kdsim.study.rows import flat_row, prediction, summary
 from kdsim.supervision import Dirichlet, Exact, Independent, OneHot, Temperature
 from kdsim.supervision.base import Batch
 from kdsim.theory import (
@@ -235,3 +238,52 @@ def test_what_second_order_leaves_on_softmax_regression():
     assert one_hot.mean + Z_LIMIT * one_hot.se < 0.4 * first[0].mean
     assert abs(dirichlet.mean) < one_hot.mean / 3
     assert abs(dirichlet.mean) + Z_LIMIT * dirichlet.se < 0.2 * first[2].mean
+
+
+def test_second_order_is_stated_where_it_changes_first_order_by_at_most_a_third():
+    """Near the limit it runs to infinity and the floor does not: beyond second order. Least squares is exact."""
+    population, student = _pool(), SoftmaxRegression(0.05, "centred")
+    moments = linearised_moments(student, population, population.optimum, 1)
+    noise = gradient_covariance(student, population, OneHot(), population.optimum)
+    stated = {}
+    for fraction in (0.05, 0.2, 0.3, 0.5, 0.7, 0.91, 0.999):
+        step_size = fraction * moments.stability_limit
+        row = predict(student, population, OneHot(), step_size, 1, [10])
+        second = moments.adjoint(step_size).variance(noise)
+        stated[fraction] = row.second_order_floor is not None
+        assert (
+            stated[fraction] == (row.second_order_excess_risk is not None) == (row.first_order_floor > second * 2 / 3)
+        )
+        assert row.second_order_floor is None or row.second_order_floor == pytest.approx(second, rel=1e-9)
+        assert row.stability_limit == moments.stability_limit  # so that a reader sees why
+    assert stated[0.2] and not stated[0.91] and not stated[0.999]
+    linear = SimplexLinear(samples=60, dimension=3, classes=3).population(4)
+    limit = SecondMoments(linear, 0.05, 2).stability_limit
+    row = predict(LeastSquares(0.05, "centred"), linear, OneHot(), 0.91 * limit, 2, [10])
+    assert row.second_order_floor == pytest.approx(row.exact_floor, rel=1e-9)
+    assert row.second_order_floor > 3 * row.first_order_floor
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5, 0.9])
+def test_one_mode_is_first_order_over_one_minus_the_share_of_the_limit(fraction):
+    x = 2 * torch.ones(1, 1, dtype=torch.float64)
+    population = Population(x=x, p=torch.tensor([[0.6, 0.4]]).double(), optimum=torch.tensor([[0.3], [0.2]]).double())
+    limit = SecondMoments(population, 0.0, 1).stability_limit
+    row = predict(LeastSquares(), population, OneHot(), fraction * limit, 1, [10])
+    assert row.exact_floor == pytest.approx(row.first_order_floor / (1 - fraction), rel=1e-9)
+
+
+def test_tables_say_beyond_second_order():
+    problem, student = GaussianMixture(samples=60, dimension=3, classes=3), SoftmaxRegression(0.05, "centred")
+    population = problem.population(0)
+    limit = predict(student, population, OneHot(), 1e-3, 1, [10]).stability_limit
+    rows = []
+    for fraction in (0.05, 0.91, 1.1):
+        cell = Cell(problem, student, OneHot(), fraction * limit, sgd=SGD(40), replicas=2, seed=0)
+        rows.append(flat_row("study", "cell", summary(cell), prediction(cell, population)))
+    table = cells_table(rows)
+    column = table.headers.index("2nd order")
+    assert [row[column] for row in table.rows] == [f"{rows[0]['second_order_floor']:.4g}", "beyond", "-"]
+    assert any(note.startswith("beyond: beyond second order") for note in table.notes)
+    exact = [{**row, "exact_floor": 1.0, "stability_kind": "exact"} for row in rows]
+    assert "2nd order" not in cells_table(exact).headers
