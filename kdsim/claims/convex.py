@@ -266,7 +266,8 @@ CLAIMS = (
         ),
         rule=(
             "Linear students: shown where the floor passes the neighbourhood (ratio above 1), refuted where the ratio "
-            "is below 1. Not convex: shown where exact BCP bears larger steps (above 0), refuted where it bears "
+            "is below 1; T1' of docs/theory.md, attained at every condition number, has it at most 1/2 for targets "
+            "that sum to one. Not convex: shown where exact BCP bears larger steps (above 0), refuted where it bears "
             "smaller ones."
         ),
         studies=_step_studies,

@@ -20,7 +20,7 @@ from kdsim.study.store import StudyResults
 EXPONENT = (0.9, 1.1)
 """Within which an exponent counts as one."""
 CONSTANT = (0.9, 1.1)
-"""Within which the constants of two families count as equal."""
+"""Within which the constants of two families count as equal. On other pools than noise-sweep's they are others."""
 
 
 def by_replica(results: StudyResults, cell: str, column: str) -> Tensor:
@@ -171,7 +171,8 @@ CLAIMS = (
         statistic=(
             "exponent b of nu in floor ~ nu^b and fluctuation ~ nu^b over the levels of each unbiased family (slope of "
             "the logarithms, jackknife over replicas); ratio of floor over nu between families, since nu alone should "
-            "decide"
+            "decide. Families whose covariance is that of the labels times a number have one constant on every pool; "
+            "the ratio of the others is a property of the pool that is tested (of noise-sweep)"
         ),
         rule=(
             f"Shown where the interval of the exponent, or of the ratio, lies within [{EXPONENT[0]:g}, "

@@ -63,3 +63,10 @@ def test_what_is_not_covered_is_said() -> None:
     said = " ".join(each.what for each in NOT_COVERED)
     assert all(word in said for word in ("TinyImageNet", "ImageNet-LT", "language"))
     assert all(each.source.strip("[]") in PAPERS and each.why for each in NOT_COVERED)
+
+
+def test_what_theory_knows_of_a_claim_is_said() -> None:
+    """That a constant of noise belongs to its pool, and what the ratio at 1/L_max can be."""
+    entries = by_name(CLAIMS)
+    assert "property of the pool" in entries["noise-proportional"].statistic
+    assert "attained at every condition number" in entries["double-step-special"].rule

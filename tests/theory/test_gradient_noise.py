@@ -11,11 +11,13 @@ from strategies import populations, supervisions
 from kdsim import simplex
 from kdsim.config import ConfigError
 from kdsim.population import Population
+from kdsim.problems import Digits, GaussianMixture, SimplexLinear, SoftmaxLinear
 from kdsim.rng import Draws, Stream, uniform_index
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
+from kdsim.studies.common import student_with_ridge
 from kdsim.supervision import SUPERVISIONS, Annotators, Dirichlet, Exact, Independent, OneHot, TwoPoint
 from kdsim.supervision.base import Batch
-from kdsim.theory import constants, gradient_covariance, gradient_noise, predict
+from kdsim.theory import constants, gradient_covariance, gradient_noise, predict, stationary
 from kdsim.theory.gradient_noise import target_sum_squares
 from kdsim.theory.step_sizes import largest_step_size
 
@@ -133,3 +135,38 @@ def test_lopsided_targets_have_a_bound_by_their_largest_sum_and_no_second_order(
     assert within.second_order_floor is None and within.first_order_floor > 0
     with pytest.raises(ConfigError, match="vary from point to point"):
         largest_step_size(student, pool, _Lopsided(0.5), 1, 1.0, pool.optimum)
+
+
+@pytest.mark.parametrize(
+    ("problem", "two_point", "independent", "share"),
+    [
+        (GaussianMixture(), 0.994, 1.791, 0.590),
+        pytest.param(Digits(), 0.977, 1.775, 0.595, marks=pytest.mark.slow),
+        (SoftmaxLinear(entropy=1.2, conditioning=100), 0.988, 1.090, 0.947),
+        (SimplexLinear(), 1.025, 1.009, 0.995),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_what_a_nu_is_worth_is_a_property_of_the_pool(problem, two_point, independent, share):
+    """First-order floor over nu, divided by Dirichlet's; and nu* at which independent noise is as much as one-hot's."""
+    population = problem.population(0)
+    student = student_with_ridge(problem, population, "auto", None, 0.1, "centred")
+    x, p, classes = population.x.square().sum(-1), population.p.square().sum(-1), population.classes
+    per_nu = (classes + 0 * p) if student.quadratic else classes - 2 + classes * p
+    same = ((x * (1 - p)).mean() / (x * per_nu).mean()).item()
+
+    def floor_over_nu(supervision):
+        optimum = population.optimum
+        floor = stationary(student, population, supervision, 1e-4, 1, optimum, optimum).floor
+        return floor / supervision.nu(population.p)
+
+    base = floor_over_nu(Dirichlet(3.0))
+    assert floor_over_nu(OneHot()) / base == pytest.approx(1, rel=1e-9)
+    assert floor_over_nu(Annotators(4.0)) / base == pytest.approx(1, rel=1e-9)
+    assert floor_over_nu(TwoPoint(0.5)) / base == pytest.approx(two_point, abs=6e-4)
+    assert floor_over_nu(Independent(0.05)) / base == pytest.approx(independent, abs=6e-4)
+    assert same / OneHot().nu(population.p) == pytest.approx(share, abs=6e-4)
+    noise = gradient_noise(student, population, OneHot(), population.optimum)
+    assert gradient_noise(student, population, Independent(same), population.optimum) == pytest.approx(noise, rel=1e-9)
+    between = (same + OneHot().nu(population.p)) / 2  # less nu than one-hot labels, more gradient noise
+    assert gradient_noise(student, population, Independent(between), population.optimum) > noise
