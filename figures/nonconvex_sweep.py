@@ -34,8 +34,8 @@ def figure(results: Any) -> Figure:
         first = rows.iloc[0]
         fig.suptitle(
             f"batch {first.batch_size}, {first.steps:,} steps, {first.replicas} replicas, seed {first.seed}; "
-            "hollow: the floor still drifts\ndotted: $1/L_{max}$ at one minimiser, over exact BCP and over all labels; "
-            "an estimate, no bound",
+            "hollow: the floor still drifts, or that is not known\n"
+            "dotted: $1/L_{max}$ at one minimiser, over exact BCP and over all labels; an estimate, no bound",
             fontsize=7, color="#444444",
         )  # fmt: skip
         handles = [
@@ -67,7 +67,7 @@ def _floors(ax: Axes, rows: pd.DataFrame, colors: dict[str, str]) -> None:
         ax.plot(part["step_size"], floor, color=color, linewidth=0.8)
         below = np.minimum(floor - low, 0.9 * floor)  # an interval that reaches zero ends at the axis
         for steady, face in ((True, color), (False, "white")):
-            seen = part["stationary"] == steady
+            seen = part["stationary"].eq(True) == steady  # None: not known
             ax.errorbar(
                 part["step_size"][seen], floor[seen], yerr=[below[seen], (high - floor)[seen]], color=color, marker="o",
                 markersize=3.5, markerfacecolor=face, linestyle="none", elinewidth=0.8, capsize=1.5,

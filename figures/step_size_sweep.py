@@ -173,7 +173,7 @@ def _against_t1_sharp(ax: Axes, sweep: pd.DataFrame, groups: list[tuple[str, pd.
 def _largest(ax: Axes, held: pd.DataFrame, sweep: pd.DataFrame) -> None:
     """The step size of each cell that holds the floor, beside first order's and the limit."""
     exact = held["stability_kind"].iloc[0] == "exact"
-    tolerance = held["second_order_floor"]
+    tolerance = _tolerance(held)
     ax.plot(held["nu"], held["step_size"], color=style.BLUE, marker="o", markersize=3.5)
     first = held["step_size"] * tolerance / held["first_order_floor"]
     ax.plot(held["nu"], first, color=style.BLUE, linestyle=":", linewidth=0.9)
@@ -188,12 +188,17 @@ def _largest(ax: Axes, held: pd.DataFrame, sweep: pd.DataFrame) -> None:
     ax.set(xscale="log", yscale="log", ylabel=r"largest $\alpha$")
     ax.set_ylim(top=limit * 4)
     ax.tick_params(labelbottom=False)
-    ax.text(0.03, 0.05, f"floor {tolerance.iloc[0]:.3g}", transform=ax.transAxes, fontsize=6, color="#333333")
+    ax.text(0.03, 0.05, f"floor {tolerance:.3g}", transform=ax.transAxes, fontsize=6, color="#333333")
+
+
+def _tolerance(held: pd.DataFrame) -> float:
+    """The floor that the cells were to hold; those beyond second order have no such column."""
+    return float(held["second_order_floor"].astype(float).max())
 
 
 def _check(ax: Axes, held: pd.DataFrame) -> None:
     """The measured floor of those cells over the floor that they were to hold."""
-    _points(ax, held, held["second_order_floor"], style.BLUE, "o", "nu")
+    _points(ax, held, _tolerance(held), style.BLUE, "o", "nu")
     ax.axhline(1, color=GREY, linewidth=0.8, zorder=0)
     ax.set(xscale="log", xlabel=r"$\nu$, per-class variance (Dirichlet)", ylabel="measured /\nset floor")
     ax.margins(y=0.2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from kdsim.config import ConfigError, digest
 from kdsim.figures import FIGURES
+from kdsim.figures.nonconvex_sweep import _floors
 from kdsim.studies import NonconvexSweep
 from kdsim.study.report import results_table
 from kdsim.study.runner import run
@@ -63,3 +66,14 @@ def test_one_hot_diverges_before_exact_bcp(tmp_path):
     table = results_table(results.records)
     assert "excess risk" in table.headers and "theory" not in table.headers
     assert FIGURES["nonconvex-sweep"](results).axes
+
+
+def test_points_of_which_stationarity_is_not_known_are_hollow():
+    """Filled: steady. None is not steady, and its point is drawn."""
+    shared = {"label": "exact", "excess_risk_floor": 0.1, "excess_risk_floor_low": 0.05, "excess_risk_floor_high": 0.2}
+    known = ((0.1, True), (0.2, False), (0.4, None))
+    rows = pd.DataFrame([{**shared, "step_size": a, "stationary": s, "L_max_estimate": 3.0} for a, s in known])
+    ax = Figure().subplots()
+    _floors(ax, rows, {"exact": "black"})
+    points = {line.get_markerfacecolor(): list(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"}
+    assert points == {"black": [0.1], "white": [0.2, 0.4]}

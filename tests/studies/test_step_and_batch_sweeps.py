@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from kdsim.config import ConfigError
+from kdsim.figures.step_size_sweep import _check
 from kdsim.problems import GaussianMixture, SimplexLinear
 from kdsim.students import LeastSquares, SoftmaxRegression
 from kdsim.studies import BatchSweep, StepSizeSweep
@@ -125,3 +128,14 @@ def test_autocorrelation_times_at_every_batch_size(tmp_path):
     assert abs(z).max() < 4.5
     noisy = stored.rows
     assert (abs(noisy["floor"] - noisy["exact_floor"]) < 4.5 * noisy["floor_se"]).all()
+
+
+def test_the_floor_that_was_to_be_held_is_known_beyond_second_order():
+    """Cells at small nu are beyond second order and have no such column: their floors are over the same tolerance."""
+    held = pd.DataFrame(
+        {"nu": [0.1, 0.2], "second_order_floor": [None, 0.25], "floor": [0.5, 0.25], "floor_low": [0.4, 0.2],
+         "floor_high": [0.6, 0.3]}
+    )  # fmt: skip
+    ax = Figure().subplots()
+    _check(ax, held)
+    assert list(ax.lines[0].get_ydata()) == [2.0, 1.0]
