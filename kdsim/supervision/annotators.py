@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ class Annotators(Supervision):
         """One-hot's nu, E[1 - |p|^2] / K, at one annotator."""
         return simplex.gini(p).mean().item() / p.shape[-1]
 
-    def with_nu(self, nu: float, p: Tensor) -> Annotators:
+    def with_nu(self, nu: float, p: Tensor) -> Self:
         """a = nu_onehot / nu, for nu_onehot / 2^24 <= nu <= nu_onehot.
 
         Raises:
@@ -90,7 +90,7 @@ class Annotators(Supervision):
                 f"nu = {nu!r} is not feasible for {self.name}: must be between {largest / MOST:.6g} (2^24 annotators) "
                 f"and {largest:.6g}; use dirichlet for less, exact for 0"
             )
-        return Annotators(count=max(1.0, largest / nu))
+        return replace(self, count=max(1.0, largest / nu))
 
 
 def _rounds(most: Tensor) -> Iterator[tuple[int, int, Tensor | None]]:

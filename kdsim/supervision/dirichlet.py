@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class Dirichlet(Supervision):
         """One-hot's nu, E[1 - |p|^2] / K, which is approached and not reached."""
         return simplex.gini(p).mean().item() / p.shape[-1]
 
-    def with_nu(self, nu: float, p: Tensor) -> Dirichlet:
+    def with_nu(self, nu: float, p: Tensor) -> Self:
         """c = nu_onehot / nu - 1, for 0 < nu < nu_onehot.
 
         Raises:
@@ -87,7 +87,7 @@ class Dirichlet(Supervision):
             raise ConfigError(
                 f"nu = 0 is not feasible for {self.name}: must be > 0 and below {largest:.6g}; for nu = 0 use exact"
             )
-        return Dirichlet(concentration=(largest - nu) / nu)
+        return replace(self, concentration=(largest - nu) / nu)
 
 
 def _exponentials(classes: int, draws: Draws) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Exact(Supervision):
         """Cov[q | p] = 0. (..., K) -> (..., K, K)."""
         return torch.zeros(*p.shape, p.shape[-1], dtype=p.dtype, device=p.device)
 
-    def with_nu(self, nu: float, p: Tensor) -> Exact:
+    def with_nu(self, nu: float, p: Tensor) -> Self:
         """Itself for nu = 0; `ConfigError` for any other nu."""
         require_feasible(self.name, nu, 0.0)
         return self

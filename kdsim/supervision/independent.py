@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class Independent(Supervision):
         """Infinity: nothing keeps these targets inside the simplex."""
         return math.inf
 
-    def with_nu(self, nu: float, p: Tensor) -> Independent:
+    def with_nu(self, nu: float, p: Tensor) -> Self:
         """The variance is nu, any finite number >= 0."""
         require_feasible(self.name, nu, math.inf, open_end=True)
-        return Independent(variance=nu)
+        return replace(self, variance=nu)

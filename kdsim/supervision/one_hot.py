@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -39,7 +39,7 @@ class OneHot(Supervision):
         """Cov[q | p] = diag(p) - p p'. (..., K) -> (..., K, K)."""
         return simplex.one_hot_covariance(p)
 
-    def with_nu(self, nu: float, p: Tensor) -> OneHot:
+    def with_nu(self, nu: float, p: Tensor) -> Self:
         """Itself for its own nu (to a relative 1e-9); `ConfigError` for any other nu."""
         if math.isclose(nu, self.nu(p), rel_tol=1e-9):
             return self

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -68,9 +68,9 @@ class TwoPoint(Supervision):
 
     def largest_nu(self, p: Tensor) -> float:
         """nu = 2 E[p_j^2] / K, at fraction 1."""
-        return simplex.mean_class_variance(TwoPoint(1.0).covariance(p)).item()
+        return simplex.mean_class_variance(replace(self, fraction=1.0).covariance(p)).item()
 
-    def with_nu(self, nu: float, p: Tensor) -> TwoPoint:
+    def with_nu(self, nu: float, p: Tensor) -> Self:
         """fraction = sqrt(nu / nu_largest), because nu is proportional to fraction^2.
 
         Raises:
@@ -78,7 +78,7 @@ class TwoPoint(Supervision):
         """
         largest = self.largest_nu(p)
         require_feasible(self.name, nu, largest)
-        return TwoPoint(fraction=min(1.0, math.sqrt(nu / largest)) if nu > 0 else 0.0)
+        return replace(self, fraction=min(1.0, math.sqrt(nu / largest)) if nu > 0 else 0.0)
 
 
 def _two_largest(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
