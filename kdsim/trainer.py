@@ -33,6 +33,7 @@ from kdsim.population import Population
 from kdsim.problems.base import Problem
 from kdsim.students import LinearStudent, NetworkStudent, SoftmaxRegression
 from kdsim.supervision import OneHot, Supervision
+from kdsim.supervision.checks import require_sound
 from kdsim.training.checkpoints import ALL, checkpoint_file
 from kdsim.training.crowd import fits, run_crowd
 from kdsim.training.evaluation import BATCH, scores
@@ -288,6 +289,8 @@ class StudentTrainer:
             )
             return found and Trained(found[0], (), found[1])
         pools = self.pools(data_dir)
+        if self.teacher is None and self.data.train_truth != "labels":  # else nobody asks for its moments
+            require_sound(self.supervision, pools.train)
         task = self.task(pools, teachers)
         truth = (self.data.train_truth, self.data.test_truth)
         arguments = (

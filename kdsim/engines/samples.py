@@ -16,14 +16,23 @@ from kdsim.engines.base import DTYPES, SGD, Lane, check_device
 from kdsim.population import Population
 from kdsim.rng import Draws, Stream, permuted_index, uniform_index
 from kdsim.supervision.base import Batch, Supervision
+from kdsim.supervision.checks import require_target
+from kdsim.supervision.declarations import require_declared
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Rows of the replica axis whose supervisions differ in level only, served by one `sample` call."""
+    """Rows of the replica axis whose supervisions differ in level only, served by one `sample` call.
+
+    Attributes:
+        supervision: all levels in one, see `Supervision.stacked`.
+        rows: numbers of its rows, (M,).
+        levels: level of each, or None where the class has none.
+    """
 
     supervision: Supervision
     rows: Tensor
+    levels: list[float] | None
 
 
 class Samples:
@@ -97,7 +106,15 @@ class Samples:
             y=None if self.y is None else self.y[index],
             x=self.x[index] if family.supervision.uses_x else None,
         )
-        return family.supervision.sample(batch, draws).q
+
+        def where(row: int, column: int) -> str:
+            level = "" if family.levels is None else f", level {family.levels[row]:g}"
+            numbers = f"replica {int(self.replica[rows[row]])}{level}, pool point {int(index[row, column])}"
+            number = start + column  # of the visit; frozen targets are drawn before there are steps
+            fresh = self.sgd.targets == "fresh"
+            return f"step {number // self.sgd.batch_size + 1} (visit {number}), {numbers}" if fresh else numbers
+
+        return require_target(family.supervision, family.supervision.sample(batch, draws), batch, where)
 
 
 def frozen_targets(
@@ -116,11 +133,12 @@ def frozen_targets(
 
 
 def _families(lanes: Sequence[Lane], device: torch.device) -> list[_Family]:
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[type[Supervision], str], list[int]] = {}
     for number, lane in enumerate(lanes):
+        require_declared(lane.supervision)
         form = config.encode(lane.supervision)
         form.pop(lane.supervision.level_field, None)
-        groups.setdefault(str(sorted(form.items())), []).append(number)
+        groups.setdefault((type(lane.supervision), str(sorted(form.items()))), []).append(number)
     first_row = [0]
     for lane in lanes:
         first_row.append(first_row[-1] + lane.replicas)
@@ -128,5 +146,7 @@ def _families(lanes: Sequence[Lane], device: torch.device) -> list[_Family]:
     for members in groups.values():
         rows = torch.cat([torch.arange(first_row[m], first_row[m + 1]) for m in members]).to(device)
         supervisions, counts = [lanes[m].supervision for m in members], [lanes[m].replicas for m in members]
-        families.append(_Family(type(supervisions[0]).stacked(supervisions, counts, device), rows))
+        levels = [s.level for s, count in zip(supervisions, counts, strict=True) for _ in range(count)]
+        stack = type(supervisions[0]).stacked(supervisions, counts, device)
+        families.append(_Family(stack, rows, None if supervisions[0].level_field is None else levels))
     return families

@@ -25,7 +25,8 @@ from kdsim.population import Population
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Computation, Study
-from kdsim.supervision.base import Supervision, require_moments
+from kdsim.supervision.base import Supervision
+from kdsim.supervision.checks import require_sound
 from kdsim.threads import one_thread
 from kdsim.trainer import StudentTrainer, Teacher
 
@@ -239,11 +240,10 @@ def choice_of(cell: Cell) -> Choice:
 
 def _check_noise(supervision: Supervision, population: Population) -> None:
     """Refuse a noise model of which theory could make nothing, before it is simulated."""
-    p = getattr(population, "p", None)  # of a study file's pool that is none an engine says so
-    if not isinstance(p, Tensor):
+    if not isinstance(getattr(population, "p", None), Tensor):  # of a study file's pool that is none an engine says so
         return
     try:
-        require_moments(supervision, p[:2])
+        require_sound(supervision, population)
     except ConfigError:
         raise
     except Exception:  # a study file's own code; the pack says so when it is its turn

@@ -20,7 +20,6 @@ from kdsim.measure.validation import validate
 from kdsim.population import Population
 from kdsim.students import LinearStudent, NetworkStudent
 from kdsim.study.base import Cell
-from kdsim.supervision.base import require_moments
 from kdsim.theory.nonconvex import open_prediction
 from kdsim.theory.prediction import Prediction, aim_of, predict
 
@@ -68,9 +67,8 @@ def prediction(cell: Cell, population: Population) -> dict[str, Any]:
     """What theory says of the cell. `population` is the cell's.
 
     Raises:
-        ConfigError: the noise model's moments have another shape than they must have.
+        ConfigError: the noise model's moments are none, see `require_sound`.
     """
-    require_moments(cell.supervision, population.p[:2])
     if isinstance(cell.student, NetworkStudent):
         batch_size = cell.sgd.batch_size
         return json_ready(open_prediction(cell.student, population, cell.supervision, batch_size, cell.seed))

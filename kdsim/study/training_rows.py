@@ -17,6 +17,7 @@ from kdsim.measure.teacher_quality import quality
 from kdsim.population import Population
 from kdsim.scores import negative_log_likelihood
 from kdsim.study.rows import json_ready
+from kdsim.supervision.checks import require_nu
 from kdsim.trainer import StudentTrainer, Teacher, teacher_log_probs
 from kdsim.training.fitted import FittedTeacher
 
@@ -161,7 +162,7 @@ def known(trainer: StudentTrainer) -> dict[str, float | None]:
         return found
     pools = trainer.pools()
     if trainer.data.train_truth != "labels" and trainer.teacher is None:
-        found["nu"] = trainer.supervision.nu(pools.train.p)
+        found["nu"] = require_nu(trainer.supervision, pools.train)
     if trainer.data.train_truth == "bcp":  # people rule out some labels, whose loss is then infinite
         found["bayes_loss"] = _bayes_loss(pools.validation)
     if trainer.data.test_truth == "bcp":

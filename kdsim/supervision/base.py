@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from kdsim import simplex
 from kdsim.config import ConfigError
 from kdsim.rng import Draws
+from kdsim.supervision.declarations import require_class
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Target:
-    """What the student is taught: q (R, V, K), or log-probabilities of S posterior samples, and labels y."""
+    """What the student is taught: q (R, V, K), log-probabilities of S posterior samples where there are any, labels y.
+
+    See `kdsim.supervision.checks.require_target` for what is refused.
+    """
 
     q: Tensor | None = None
     log_probs: Tensor | None = None  # (S, R, V, K)
@@ -60,6 +64,11 @@ class Supervision(ABC):
     """Whether every target lies in the simplex."""
     uses_x: ClassVar[bool] = False
     """Whether `sample` looks at the inputs; only then does an engine gather them."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Refuse a class whose level or flags are not what they must be, when it is read: see `require_class`."""
+        super().__init_subclass__(**arguments)
+        require_class(cls)
 
     @abstractmethod
     def sample(self, batch: Batch, draws: Draws) -> Target:
@@ -121,18 +130,6 @@ class Supervision(ABC):
         column = levels.repeat_interleave(torch.tensor(replicas, device=device))[:, None]  # (R, 1)
         object.__setattr__(stack, first.level_field, column)
         return stack
-
-
-def require_moments(supervision: Supervision, p: Tensor) -> None:
-    """Refuse a noise model whose mean or covariance at p (N, K) is no tensor of numbers of the right shape."""
-    for name, shape in (("mean", p.shape), ("covariance", (*p.shape, p.shape[-1]))):
-        found = getattr(supervision, name)(p)
-        form = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        what = f"supervision {supervision.name}: {name}(p), for p of shape {tuple(p.shape)},"
-        if form != tuple(shape):
-            raise ConfigError(f"{what} is {form}: must be {tuple(shape)}")
-        if not torch.isfinite(found).all():
-            raise ConfigError(f"{what} is not finite")
 
 
 def require_feasible(name: str, nu: float, largest: float, *, open_end: bool = False) -> None:

@@ -15,6 +15,7 @@ from kdsim.config import ConfigError, require_between, require_count, require_po
 from kdsim.population import Population
 from kdsim.students import FactoredLeastSquares, NetworkStudent
 from kdsim.supervision.base import Supervision
+from kdsim.supervision.checks import require_nu
 from kdsim.theory.estimators import (
     LARGEST_DENSE,
     Estimate,
@@ -183,7 +184,7 @@ def open_prediction(
     for field in fields(Prediction):
         valid, condition = field.name.endswith("_valid"), field.name.endswith("_condition")
         row[field.name] = False if valid else NO_CLOSED_FORM if condition else None
-    row |= {"nu": supervision.nu(population.p), "entropy": population.mean_entropy}
+    row |= {"nu": require_nu(supervision, population), "entropy": population.mean_entropy}
     if student.size(population.features, population.classes) > LARGEST_DENSE:
         return row | dict.fromkeys(ESTIMATES)
     try:

@@ -14,6 +14,7 @@ from kdsim.population import STEP_SIZES, Population
 from kdsim.students.base import LinearStudent
 from kdsim.students.optimum import minimiser
 from kdsim.supervision.base import Supervision
+from kdsim.supervision.checks import require_sound
 from kdsim.theory import bounds
 from kdsim.theory.constants import Constants, constants, input_range, with_pl_estimate
 from kdsim.theory.frozen import frozen
@@ -172,8 +173,12 @@ def predict(
         data_set: with frozen targets the number of points of each replica's data set; None: targets are fresh.
         with_replacement: batches are drawn with replacement, which the floor of SGD on a data set assumes.
         plain: no momentum, no weight decay, a constant step size; otherwise there are constants and sigma*^2 alone.
+
+    Raises:
+        ConfigError: a step size out of reach, or moments of the supervision that are none (`require_sound`).
     """
     require_between("step_size", step_size, *STEP_SIZES)
+    require_sound(supervision, population)
     reference = _reference(student, population)
     unbiased = supervision.unbiased
     target_covariance = target_moments(supervision, population)[1]

@@ -30,7 +30,7 @@ from kdsim.supervision import (
     Temperature,
     TwoPoint,
 )
-from kdsim.supervision.base import require_moments
+from kdsim.supervision.checks import require_moments
 from kdsim.supervision.dirichlet import _exponentials, _relative_cube_root
 
 DTYPES = [torch.float32, torch.float64]
@@ -251,6 +251,14 @@ def test_targets_and_moments_are_where_they_should_be(supervision, p):
     if supervision.noiseless:
         assert spread.abs().max() < 1e-12
         assert torch.allclose(q, mean[:, None, :].expand_as(q), atol=1e-12)
+
+
+@members
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_moments_of_every_member_are_accepted(supervision, dtype):
+    """Also where a pool's rows sum to one to 1e-6 only, as `Population` allows."""
+    for p in (POOL, POOL * (1 + 9e-7), POOL * (1 - 9e-7)):
+        require_moments(supervision, p.to(dtype))
 
 
 @families
@@ -559,20 +567,3 @@ def test_bad_confusions_are_refused():
         Confusion(pattern="cycle")
     with pytest.raises(ConfigError, match="labels = 1"):
         Confusion(labels=1)
-
-
-class Shapeless(OneHot):
-    """A noise model with a covariance of its own."""
-
-    def covariance(self, p):
-        return self.found
-
-
-@pytest.mark.parametrize(
-    "found", [torch.zeros(2, 3), torch.zeros(1).expand(10**12, 4), None, torch.full((2, 3, 3), math.nan)]
-)
-def test_moments_of_another_shape_are_refused(found):
-    supervision = Shapeless()
-    object.__setattr__(supervision, "found", found)
-    with pytest.raises(ConfigError, match=r"supervision one-hot: covariance\(p\), for p of shape \(2, 3\), is"):
-        require_moments(supervision, torch.full((2, 3), 1 / 3))
