@@ -11,9 +11,12 @@ Sebbouh, Loizou, "SGD for Structured Nonconvex Functions", AISTATS 2021.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdsim.theory.constants import Constants
+
+_ROUNDING = 1e-12
+"""By how much of itself a step size may exceed its limit."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Bound:
     """A bound and whether its conditions hold.
 
     Attributes:
-        valid: all conditions hold. Otherwise `neighbourhood` is not a bound and must not be reported as one.
+        valid: all conditions hold, and the neighbourhood is a finite number >= 0. Otherwise `neighbourhood` is not a
+            bound and must not be reported as one.
         condition: the first condition that fails, or the step-size condition that holds.
         step_size_limit: largest step size that the condition admits.
         contraction: 1 - alpha mu, for T2 and T2' 1 - alpha mu_pl.
@@ -81,6 +85,12 @@ class Bound:
     step_size_limit: float
     contraction: float
     neighbourhood: float
+
+    def started(self, initial: float) -> Bound:
+        """The bound on a path with this start, see `at`: not valid unless that is a finite number >= 0."""
+        if not self.valid or 0 <= initial < math.inf:
+            return self
+        return replace(self, valid=False, condition=f"the start, {initial:.4g}, is no finite number >= 0")
 
     def at(self, step: int, initial: float) -> float:
         """The bound after `step` steps; `initial` is |theta_0 - theta*|^2, for T2 and T2' f_0 - f*."""
@@ -180,19 +190,24 @@ def _checked(
     needs: str,
 ) -> Bound:
     """The bound with the first condition that fails; `curved` are those on the curvature mu."""
+    contraction = 1 - setting.step_size * mu
+    if -_ROUNDING <= contraction < 0:  # a step size of 1 / mu
+        contraction = 0.0
+    numbers = (0 <= neighbourhood < math.inf, 0 <= setting.noise < math.inf, 0 <= contraction <= 1)
     failures = [
         (setting.plain, "needs plain SGD with a constant step size"),
         *curved,
         (setting.unbiased, "supervision is biased: SGD does not aim at theta*"),
         (setting.theory_sampling, "needs fresh targets and sampling with replacement"),
         (not needs, needs),
-        (setting.step_size <= limit * (1 + 1e-12), f"step size {setting.step_size:.4g} > {name} = {limit:.4g}"),
+        (setting.step_size <= limit * (1 + _ROUNDING), f"step size {setting.step_size:.4g} > {name} = {limit:.4g}"),
+        (all(numbers), f"no finite number >= 0: sigma*^2 = {setting.noise:.4g}, neighbourhood {neighbourhood:.4g}"),
     ]
     failed = [text for holds, text in failures if not holds]
     return Bound(
         valid=not failed,
         condition=failed[0] if failed else f"step size {setting.step_size:.4g} <= {name} = {limit:.4g}",
         step_size_limit=limit,
-        contraction=1 - setting.step_size * mu,
+        contraction=contraction,
         neighbourhood=neighbourhood,
     )

@@ -208,9 +208,11 @@ def predict(
     )
     if not plain:  # what follows from here on is about plain SGD
         fresh_with_replacement, data_set = False, None
-    t1, t1_sharp = bounds.t1(setting), bounds.t1_sharp(setting)
-    about_aim = bounds.t1(replace(setting, unbiased=True))  # theta_m is the optimum of the objective at the mean target
     initial = reference.square().sum().item()
+    aim_columns = _bound_columns(  # theta_m is the optimum of the objective at the mean target
+        "aim_bound", bounds.t1(replace(setting, unbiased=True)), tail_steps, aim.square().sum().item()
+    )
+    del aim_columns["aim_bound_condition"]
     first = _first_order(student, population, supervision, step_size, batch_size, aim, reference, interpolation)
     first_order = first if fresh_with_replacement else None
     exact, stability_limit = (None, None), None
@@ -229,24 +231,16 @@ def predict(
         mu=pool.mu,
         L=pool.smoothness,
         L_max=pool.sample_smoothness,
-        step_size_limit=t1.step_size_limit,
-        bound_valid=t1.valid,
-        bound_condition=t1.condition,
-        bound_floor=t1.neighbourhood if t1.valid else None,
-        bound_tail=t1.tail_average(tail_steps, initial) if t1.valid else None,
-        sharp_bound_valid=t1_sharp.valid,
-        sharp_bound_condition=t1_sharp.condition,
-        sharp_bound_floor=t1_sharp.neighbourhood if t1_sharp.valid else None,
-        sharp_bound_tail=t1_sharp.tail_average(tail_steps, initial) if t1_sharp.valid else None,
+        step_size_limit=bounds.t1(setting).step_size_limit,
+        **_bound_columns("bound", bounds.t1(setting), tail_steps, initial),
+        **_bound_columns("sharp_bound", bounds.t1_sharp(setting), tail_steps, initial),
         first_order_floor=first_order and first_order.floor,
         first_order_excess_risk=first_order and first_order.excess_risk,
         bias_sq=first_order and first_order.bias_sq,
         cross_term=first_order and first_order.cross_term,
         variance=first_order and first_order.variance,
         predicted_mean_dist_sq=first_order and first_order.mean_dist_sq,
-        aim_bound_valid=about_aim.valid,
-        aim_bound_floor=about_aim.neighbourhood if about_aim.valid else None,
-        aim_bound_tail=about_aim.tail_average(tail_steps, aim.square().sum().item()) if about_aim.valid else None,
+        **aim_columns,
         second_order_floor=second[0],
         second_order_excess_risk=second[1],
         **_frozen(student, population, supervision, reference, first, data_set, realisable, setting, with_replacement),
@@ -311,23 +305,34 @@ def _frozen(
 @lru_cache(maxsize=16)
 def _initial_excess(student: LinearStudent, population: Population) -> float:
     reference = _reference(student, population)
-    return excess_objective(student, population, torch.zeros_like(reference), reference)
+    excess = excess_objective(student, population, torch.zeros_like(reference), reference)
+    return max(excess, 0.0)  # below zero by rounding, where the start is the optimum; NaN stays
 
 
 def _risk_bounds(
     setting: bounds.Setting, tail_checkpoints: list[int], initial: float
 ) -> dict[str, float | bool | str | None]:
     """The columns of T2 and T2'."""
-    t2, t2_sharp = bounds.t2(setting), bounds.t2_sharp(setting)
-    columns: dict[str, float | bool | str | None] = {
+    t2 = bounds.t2(setting)
+    return {
         "initial_excess": initial,
         "risk_step_size_limit": t2.step_size_limit,
+        **_bound_columns("risk_bound", t2, tail_checkpoints, initial),
+        **_bound_columns("sharp_risk_bound", bounds.t2_sharp(setting), tail_checkpoints, initial),
     }
-    for name, bound in (("risk_bound", t2), ("sharp_risk_bound", t2_sharp)):
-        columns[f"{name}_valid"], columns[f"{name}_condition"] = bound.valid, bound.condition
-        columns[f"{name}_floor"] = bound.neighbourhood if bound.valid else None
-        columns[f"{name}_tail"] = bound.tail_average(tail_checkpoints, initial) if bound.valid else None
-    return columns
+
+
+def _bound_columns(
+    name: str, bound: bounds.Bound, tail_steps: list[int], initial: float
+) -> dict[str, float | bool | str | None]:
+    """The columns of one bound: its floor and its tail are None where it is not valid."""
+    bound = bound.started(initial)
+    return {
+        f"{name}_valid": bound.valid,
+        f"{name}_condition": bound.condition,
+        f"{name}_floor": bound.neighbourhood if bound.valid else None,
+        f"{name}_tail": bound.tail_average(tail_steps, initial) if bound.valid else None,
+    }
 
 
 def _exact(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from kdsim.supervision import (
     Temperature,
 )
 from kdsim.theory import Constants, Setting, constants, predict, t1, t1_sharp
+from kdsim.theory.bounds import t2, t2_sharp
 
 SETTING = Setting(
     constants=Constants(mu=0.1, smoothness=2.0, sample_smoothness=10.0),
@@ -81,6 +83,67 @@ def test_failed_conditions_are_named(change, words):
     assert words in bound.condition
 
 
+def every_bound(setting):
+    """T1, T1', T2, T2'."""
+    return [bound(setting) for bound in (t1, t1_sharp, t2, t2_sharp)]
+
+
+FLAT = dataclasses.replace(SETTING, constants=Constants(0.1, 2.0, 10.0, 0.1, "exact"), step_size=1e-3)
+"""A setting in which all four are valid."""
+
+
+def test_bounds_need_plain_sgd():
+    """No bound here knows momentum, weight decay, a schedule or held-out points."""
+    assert all(bound.valid for bound in every_bound(FLAT))
+    for bound in every_bound(dataclasses.replace(FLAT, plain=False)):
+        assert (bound.valid, bound.condition) == (False, "needs plain SGD with a constant step size")
+
+
+@pytest.mark.parametrize("interpolation", [False, True])
+@pytest.mark.parametrize("noise", [math.nan, math.inf, -1e-3, -math.inf])
+def test_bounds_need_noise_that_is_a_number(noise, interpolation):
+    """Also where the neighbourhood is zero whatever the noise."""
+    for bound in every_bound(dataclasses.replace(FLAT, noise=noise, interpolation=interpolation)):
+        assert not bound.valid
+        assert bound.condition.startswith(f"no finite number >= 0: sigma*^2 = {noise:.4g}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"constants": Constants(math.nan, 2.0, 10.0, math.nan, "exact")},
+        {"constants": Constants(-0.1, 2.0, 10.0, -0.1, "exact")},
+        {"constants": Constants(math.inf, 2.0, 10.0, math.inf, "exact")},
+        {"constants": Constants(0.1, math.nan, math.nan, 0.1, "exact")},
+        {"constants": Constants(1e-300, 2.0, 10.0, 1e-300, "exact"), "noise": 1e12},
+        {"smoothness_factor": math.nan},
+        {"smoothness_factor": -1.0},
+        {"step_size": math.nan},
+    ],
+)
+def test_no_bound_is_valid_beside_what_is_no_number(change):
+    for bound in every_bound(dataclasses.replace(FLAT, **change)):
+        assert not bound.valid or 0 <= bound.neighbourhood < math.inf
+        assert not bound.valid or 0 <= bound.contraction <= 1
+    assert not t1(dataclasses.replace(FLAT, **change)).valid
+
+
+def test_a_step_of_one_over_mu_contracts_to_nothing():
+    """L = mu = 3 and alpha = 1/3, rounded up by as much as is let pass: no bound below zero after an odd step."""
+    one = Constants(3.0, 3.0, 3.0, 3.0, "exact")
+    setting = dataclasses.replace(FLAT, constants=one, noise=0.0, interpolation=True, step_size=(1 + 9e-13) / 3)
+    for bound in every_bound(setting):
+        assert bound.valid
+        assert bound.at(1, 7.0) == 0
+
+
+@pytest.mark.parametrize("start", [math.nan, math.inf, -1.0])
+def test_bounds_need_a_start(start):
+    assert t1(FLAT).started(7.0) == t1(FLAT)
+    bound = t1(FLAT).started(start)
+    assert (bound.valid, bound.condition) == (False, f"the start, {start:.4g}, is no finite number >= 0")
+
+
 def test_t1_sharp_needs_additive_label_noise():
     for change in ({"additive": False}, {"realisable": False}):
         assert not t1_sharp(dataclasses.replace(SETTING, **change)).valid
@@ -119,6 +182,33 @@ def test_invalid_bounds_are_not_reported():
     )
     assert not frozen.bound_valid
     assert frozen.first_order_floor is None
+
+
+BOUNDS = ("bound", "sharp_bound", "aim_bound", "risk_bound", "sharp_risk_bound")
+
+SETTINGS = {
+    "plain": (SoftmaxRegression(0.1, "centred"), OneHot(), {}, {*BOUNDS}),
+    "not-plain": (SoftmaxRegression(0.1, "centred"), OneHot(), {"plain": False}, set()),
+    "frozen": (SoftmaxRegression(0.1, "centred"), OneHot(), {"fresh_with_replacement": False}, set()),
+    "biased": (SoftmaxRegression(0.1, "centred"), Temperature(2.0), {}, {"aim_bound"}),
+    "ordinary-ridge": (SoftmaxRegression(0.1, "ordinary"), OneHot(), {}, {"bound", "aim_bound"}),
+    "no-ridge": (SoftmaxRegression(), OneHot(), {}, set()),
+    "not-additive": (
+        SoftmaxRegression(0.1, "centred"), Independent(0.1), {}, {"bound", "aim_bound", "risk_bound"}
+    ),
+}  # fmt: skip
+"""Student, supervision and settings of `predict`, and the bounds that are then valid."""
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_bound_is_printed_where_it_is_valid_and_nowhere_else(kind):
+    student, supervision, settings, valid = SETTINGS[kind]
+    population = GaussianMixture(samples=50, dimension=3, classes=3).population(0)
+    row = predict(student, population, supervision, 1e-4, 1, [10, 20], **settings).row()
+    for name in BOUNDS:
+        assert row[f"{name}_valid"] is (name in valid), name
+        for column in ("floor", "tail"):
+            assert (row[f"{name}_{column}"] is not None) is (name in valid), (name, column)
 
 
 def test_independent_noise_narrows_the_step_size():
