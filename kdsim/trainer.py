@@ -34,12 +34,14 @@ from kdsim.problems.base import Problem
 from kdsim.students import LinearStudent, NetworkStudent, SoftmaxRegression
 from kdsim.supervision import OneHot, Supervision
 from kdsim.supervision.checks import require_sound
+from kdsim.threads import one_thread
 from kdsim.training.checkpoints import ALL, checkpoint_file
 from kdsim.training.crowd import fits, run_crowd
 from kdsim.training.evaluation import BATCH, scores
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.groups import groups_of
 from kdsim.training.on_engine import held_out_of, run_on_engine
+from kdsim.training.precision import emulated, precision_on, require_multiplied
 from kdsim.training.recipe import Recipe
 from kdsim.training.record import TrainingRecord, joined
 from kdsim.training.remembered import Remembered, asked_each_time
@@ -125,7 +127,7 @@ def teacher_log_probs(teacher: Teacher, fitted: FittedTeacher, pool: Population,
     Args:
         device: where they are computed; None: where it was trained.
     """
-    mixed = teacher.training.recipe.precision == "bfloat16"
+    mixed = teacher.training.mixed
     device = device or teacher.training.device
     predict = teacher.predictor(fitted, torch.device(device), mixed)
     with torch.no_grad():
@@ -237,6 +239,27 @@ class StudentTrainer:
         return population.size - held_out_of(self.student, population)
 
     @property
+    def precision(self) -> str:
+        """Of its convolutions and products, "float32" or "bfloat16": a function of the configuration alone."""
+        return precision_on(self.recipe.precision, self.device) if self.on_images else "float32"
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its convolutions run in bfloat16."""
+        return self.precision == "bfloat16"
+
+    @property
+    def emulated(self) -> bool:
+        """Whether this CPU emulates its precision, some ten times slower than float32."""
+        return self.on_images and emulated(self.recipe.precision, self.device)
+
+    def check_machine(self) -> None:
+        """Refuse a device that is not there, or that does not multiply the precision."""
+        device = check_device(self.device)
+        if self.on_images:
+            require_multiplied(self.recipe.precision, device)
+
+    @property
     def looks(self) -> int:
         """Number of evaluations."""
         return max(FEWEST_LOOKS, round(self.recipe.epochs)) if self.evaluations is None else self.evaluations
@@ -261,7 +284,7 @@ class StudentTrainer:
             data_dir: folder of the real images; KDSIM_DATA if None.
             teachers: all `teacher.count` of them, see `fit_teacher`.
             checkpoints: folder for the states of the replicas. A run that was killed goes on from there, and ends bit
-                for bit as an undisturbed one (on a CPU, with the same library versions and number of threads). They
+                for bit as an undisturbed one (on a CPU, with the same library versions and KDSIM_REPLICA_THREADS). They
                 are deleted by `delete_checkpoints`, once the result is stored.
             progress: called with replica-steps done and all there are.
             stop: asked after each step; when it says True the states are saved and None is returned. An engine asks
@@ -271,7 +294,7 @@ class StudentTrainer:
         Raises:
             ConfigError: the device, the data or a checkpoint is not there or not what it should be.
         """
-        check_device(self.device)
+        self.check_machine()
         _check_teachers(self.teacher, teachers)
         stop = stop or (lambda: False)
         if not self.is_network:
@@ -313,13 +336,12 @@ class StudentTrainer:
     def task(self, pools: Pools, teachers: Sequence[FittedTeacher] = ()) -> Task:
         """What the replicas share, on the device."""
         device = torch.device(self.device)
-        mixed = self.recipe.precision == "bfloat16"
         train, steps = self._held(pools.train, device), self.steps(pools.train.size)
         shares, prior = self.data.class_shares, self.data.class_prior
         loss = self.loss.for_epochs(self.recipe.epochs)
         known = self.on_points or self.data.train_truth == "bcp"
         augmentation = None if known else self.recipe.augmentation
-        predictors = [self.teacher.predictor(fitted, device, mixed) for fitted in teachers]
+        predictors = [self.teacher.predictor(fitted, device, self.mixed) for fitted in teachers]
         # Images that stay as they are, and are visited once at least.
         remember = augmentation is None and steps * self.recipe.batch_size >= pools.train.size
         return Task(
@@ -401,4 +423,5 @@ def forget_pools() -> None:
 
 @lru_cache(maxsize=2)  # cells of a study share their data
 def _pools(data: Source, seed: int, data_dir: str) -> Pools:
-    return data.pools(seed, data_dir or None)
+    with one_thread():  # the same bits on every machine
+        return data.pools(seed, data_dir or None)

@@ -16,6 +16,7 @@ from kdsim.supervision import Exact, OneHot
 from kdsim.teachers.kinds import KINDS, teacher_of
 from kdsim.trainer import ImageNetwork, StudentTrainer, Teacher
 from kdsim.training import RECIPES, Recipe
+from kdsim.training.precision import Precision, require_precision
 
 SMALL = Images(
     classes=10,
@@ -41,6 +42,8 @@ class TeacherStudy(Study):
         data: the images.
         loss: of the students.
         recipes: names of recipes, of teachers and students alike.
+        precision: of their convolutions, in place of the recipes': auto (float32 on a CPU, bfloat16 on cuda), float32,
+            bfloat16.
         epochs, teacher_epochs: in place of the recipes'.
         samples: posterior samples of a teacher that draws them, and networks of an ensemble.
         replicas: independent teachers of each kind, and students: student r learns from teacher r.
@@ -56,6 +59,7 @@ class TeacherStudy(Study):
     data: ImageSource = field(default_factory=lambda: KnownImages(SMALL))
     loss: DistillationLoss = field(default_factory=BayesianKD)
     recipes: tuple[str, ...] = ("crd",)
+    precision: Precision = "auto"
     epochs: float = 10.0
     teacher_epochs: float = 10.0
     samples: int = 4
@@ -66,6 +70,7 @@ class TeacherStudy(Study):
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        require_precision(self.precision)
         require_positive("epochs", self.epochs)
         require_positive("teacher_epochs", self.teacher_epochs)
         require_count("samples", self.samples)
@@ -91,7 +96,7 @@ class TeacherStudy(Study):
     def trainings(self) -> Iterator[tuple[StudentTrainer, StudentTrainer]]:
         """(base training of the teachers, student on labels alone) of each recipe and pair."""
         for name in self.recipes:
-            recipe: Recipe = by_name(RECIPES)[name]()
+            recipe: Recipe = by_name(RECIPES)[name](precision=self.precision)
             for pair in self.pairs:
                 teacher, student = networks_of(pair)
                 base = StudentTrainer(

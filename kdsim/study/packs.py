@@ -320,8 +320,9 @@ def check_machine(cells: Sequence[Cell]) -> None:
     for cell in cells:
         if isinstance(cell, Cell):
             config.choose("engine", cell.engine, {AUTO: None, **ENGINES})
-        if not isinstance(cell, Computation):
-            check_device(cell.training.device if isinstance(cell, Teacher) else cell.device)
+            check_device(cell.device)
+        elif not isinstance(cell, Computation):
+            (cell.training if isinstance(cell, Teacher) else cell).check_machine()
 
 
 def predicted_rows(study: Study) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import torch
 
 import kdsim
 from kdsim.sources import kdsim_digest
+from kdsim.training.replicas import replica_threads
 
 LIBRARIES = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow")
 
@@ -34,7 +35,7 @@ def _libraries() -> dict[str, str]:
 
 
 def versions() -> dict[str, str | int]:
-    """Of kdsim, with the digest of its source, of Python and of the libraries; and torch's number of threads."""
+    """Of kdsim, with the digest of its source, of Python and of the libraries; and the numbers of threads."""
     return {
         "kdsim": kdsim.__version__,
         "source_sha256": kdsim_digest(),
@@ -42,6 +43,7 @@ def versions() -> dict[str, str | int]:
         **_libraries(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "replica_threads": replica_threads(),
     }
 
 

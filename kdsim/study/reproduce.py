@@ -27,6 +27,7 @@ from kdsim.study.runner import SLICE_SECONDS, deferred_signals
 from kdsim.study.session import Progress, Session
 from kdsim.study.store import Store
 from kdsim.study.stored_configs import Classes
+from kdsim.study.training_rows import TEACHER, TRAINING
 
 IDENTICAL, ROUNDING, STATISTICAL = "identical", "equal to rounding", "statistically equal"
 DIFFERS, NOT_CHECKED = "differs", "not checked"
@@ -221,8 +222,15 @@ def environment(stored: Mapping[str, Any], rerun: Mapping[str, Any]) -> list[str
 
 
 def promised(stored: Mapping[str, Any], rerun: Mapping[str, Any]) -> bool:
-    """Whether two results should be identical. A path of an engine does not depend on the number of threads."""
-    free = {*ANYWHERE, *(("threads",) if "pack" in stored else ())}
+    """Whether two results should be identical.
+
+    A path of an engine depends on no number of threads, that of a network on those of one replica alone.
+    """
+    free = set(ANYWHERE)
+    if "pack" in stored:
+        free |= {"threads", "replica_threads"}
+    elif stored.get("kind") in (TRAINING, TEACHER) and "replica_threads" in _mapping(stored, "versions"):
+        free.add("threads")
     parts = [
         {key: value for part in ("versions", "hardware") for key, value in _mapping(info, part).items()}
         | {key: info.get(key) for key in ("engine", "device", "pack", "provenance")}

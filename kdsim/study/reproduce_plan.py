@@ -13,14 +13,13 @@ from kdsim.config import ConfigError
 from kdsim.engines import Choice, choose_engine
 from kdsim.engines.base import Lane, check_device
 from kdsim.files import Damaged
-from kdsim.study.base import Cell, Computation
+from kdsim.study.base import Cell
 from kdsim.study.cells import CELLS
 from kdsim.study.executors import Job
-from kdsim.study.packs import Pack, packs, pool, require_memory
+from kdsim.study.packs import Pack, check_machine, packs, pool, require_memory
 from kdsim.study.store import STUDY_FILE, Store, read_study_info
 from kdsim.study.stored_configs import Classes, on_device, read_config
 from kdsim.study.trainings import jobs
-from kdsim.trainer import Teacher
 
 
 @dataclass
@@ -137,8 +136,7 @@ def plan_of(selection: Selection, classes: Classes, engine: str | None, device: 
                 chosen[config.digest(cell)] = _choice(cell, str(engine or ran_on or cell.engine))
                 simulated[digest] = cell
             else:
-                if not isinstance(cell, Computation):
-                    check_device(cell.training.device if isinstance(cell, Teacher) else cell.device)
+                check_machine([cell])
                 others.append(cell)
         except ConfigError as error:
             selection.refused[digest] = str(error)

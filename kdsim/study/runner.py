@@ -23,7 +23,7 @@ from kdsim.study.provenance import stamp
 from kdsim.study.session import Interrupted, Progress, Session
 from kdsim.study.store import Store
 from kdsim.study.training_rows import labelled
-from kdsim.study.trainings import jobs
+from kdsim.study.trainings import jobs, warn_of_emulation
 from kdsim.study.unfinished import Plan
 
 __all__ = ["SLICE_SECONDS", "Interrupted", "Progress", "RunResult", "deferred_signals", "run"]
@@ -111,6 +111,8 @@ def run(
             require_memory(todo)
     else:
         todo = jobs(missing.values(), store)
+        if isinstance(executor, Local):
+            warn_of_emulation(todo, note)
     _say_what_starts_over(store, {*missing, *(item.digest for item in todo)}, note)
     with deferred_signals() as told_to_stop:
         session = Session(store, executor, todo, stored, told_to_stop, slice_seconds, progress, note, repair)

@@ -86,11 +86,14 @@ def _sources(data: Any) -> Iterator[tuple[str, str]]:
 
 
 def on_device(value: Any, device: str) -> Any:
-    """A configuration with all its parts on another device."""
+    """A configuration with all its parts on another device. A training keeps its precision, "auto" or not."""
     if isinstance(value, tuple):
         return tuple(on_device(item, device) for item in value)
     if not dataclasses.is_dataclass(value):
         return value
     names = [each.name for each in dataclasses.fields(value) if each.init]
     changes = {name: device if name == "device" else on_device(getattr(value, name), device) for name in names}
-    return dataclasses.replace(value, **changes)
+    moved = dataclasses.replace(value, **changes)
+    if isinstance(value, StudentTrainer) and moved.precision != value.precision:
+        moved = dataclasses.replace(moved, recipe=dataclasses.replace(moved.recipe, precision=value.precision))
+    return moved

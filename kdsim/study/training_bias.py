@@ -60,7 +60,7 @@ def _of_what_teaches(
 
 def predictions(trainer: StudentTrainer, trained: Trained, pool: Population) -> Tensor:
     """Log-probabilities of all networks, (R, N, K) float64 on the CPU."""
-    mixed, device = trainer.recipe.precision == "bfloat16", trainer.device
+    mixed, device = trainer.mixed, trainer.device
     parts = [
         log_probs_of(network.module(device), pool.x.to(device), network.normalisation, mixed).double().cpu()
         for network in trained.networks

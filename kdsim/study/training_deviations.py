@@ -26,7 +26,7 @@ def student_deviations(
 
     A teacher with posterior samples counts as their mean. p is looked at where it is the exact BCP.
     """
-    test, mixed = pools.test, trainer.recipe.precision == "bfloat16"
+    test, mixed = pools.test, trainer.mixed
     p = test.p if trainer.data.test_truth == "bcp" else None
 
     @cache

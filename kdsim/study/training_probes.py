@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from kdsim.study.training_rows import teacher_quality
 from kdsim.trainer import StudentTrainer, Teacher, fit_teacher
 from kdsim.training.crowd import Crowd, fits, one_thread
 from kdsim.training.fitted import FittedTeacher
+from kdsim.training.replicas import as_a_replica, replica_threads, replicas_at_once
 from kdsim.training.walk import Task, Walk
 
 if TYPE_CHECKING:  # which imports this module
@@ -47,8 +47,8 @@ def probe(training: Training, repeats: int = 1) -> Probe:
     task = _task(trainer)
     together = fits(task)  # all replicas are one program
     on_cpu = trainer.device == "cpu" and not together
-    side_by_side = min(torch.get_num_threads(), training.replicas) if on_cpu else 1
-    with one_thread(task.device) if together or side_by_side > 1 else nullcontext():
+    side_by_side = replicas_at_once(training.replicas) if on_cpu else 1
+    with one_thread(task.device) if together else as_a_replica(task.device):
         walk = Crowd(task, training.replicas) if together else Walk(task, 0)
         started = time.monotonic()
         walk.advance()  # warms up, and asks a teacher of images that stay as they are about all of them
@@ -64,8 +64,7 @@ def probe(training: Training, repeats: int = 1) -> Probe:
         look = time.monotonic() - started
     rounds = 1 if together else -(-training.replicas // side_by_side)
     seconds = [rounds * (first + step * training.steps + look * len(walk.schedule)) for step in steps]
-    threads = 1 if together else side_by_side if side_by_side > 1 else torch.get_num_threads()
-    return Probe(seconds, threads)
+    return Probe(seconds, side_by_side * replica_threads() if on_cpu else 1)
 
 
 def probe_fit(fitting: Fitting) -> float:
@@ -74,12 +73,13 @@ def probe_fit(fitting: Fitting) -> float:
     The networks are untrained ones, so a fit that goes on until something is reached may take longer or shorter.
     """
     teacher, pools = fitting.teacher, fitting.teacher.training.pools()
-    started = time.monotonic()
-    small, fitted, few = _untrained(teacher)
-    fit = time.monotonic() - started
-    started = time.monotonic()
-    teacher_quality(small, fitted, replace(few, test=few.test.points(slice(few.validation.size))))
-    look = time.monotonic() - started
+    with as_a_replica(teacher.training.device):
+        started = time.monotonic()
+        small, fitted, few = _untrained(teacher)
+        fit = time.monotonic() - started
+        started = time.monotonic()
+        teacher_quality(small, fitted, replace(few, test=few.test.points(slice(few.validation.size))))
+        look = time.monotonic() - started
     fit *= (pools.train.size + pools.validation.size) / (few.train.size + few.validation.size)
     look *= (pools.validation.size + pools.test.size) / (2 * few.validation.size)
     return fitting.replicas * (fit + look)

@@ -82,7 +82,7 @@ def summary(trainer: StudentTrainer) -> dict[str, Any]:
         "optimiser_settings": settings_text(recipe.optimiser),
         "schedule": kind_of(type(recipe.schedule)),
         "augmentation": ", ".join(parts) if augmented else "none",
-        "precision": recipe.precision if trainer.on_images else "float32",
+        "precision": trainer.precision,
         "targets": trainer.targets,
         "evaluations": trainer.looks,
         "window": trainer.window,

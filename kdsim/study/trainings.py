@@ -49,6 +49,7 @@ from kdsim.study.training_rows import (
 from kdsim.trainer import StudentTrainer, Teacher, Trained, fit_teacher, teacher_scores
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.record import TrainingRecord
+from kdsim.training.replicas import as_a_replica
 
 SCORE_TOLERANCE = 0.01
 """Relative change of a stored teacher's loss that rounding on another machine may make."""
@@ -96,14 +97,17 @@ class Training:
     def run(self, store: Store, report: Report, stop: Stop, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
         """Run it, or go on where it was interrupted, and store it: the content of cell.json; None if told to stop."""
         trainer, started = self.trainer, time.monotonic()
-        teachers = () if trainer.teacher is None else fitted_teachers(trainer.teacher, store, stop)
+        with as_a_replica(trainer.device):
+            teachers = () if trainer.teacher is None else fitted_teachers(trainer.teacher, store, stop)
         if teachers is None:
             return None
         trained = trainer.run(teachers=teachers, checkpoints=store.unfinished.folder, progress=report, stop=stop)
         if trained is None:
             return None
-        found = student_deviations(trainer, trained, teachers, trainer.pools()) if teachers else []
-        content = self.content(trained, found, teachers) | {"wall_seconds": time.monotonic() - started, **stamp}
+        with as_a_replica(trainer.device):
+            found = student_deviations(trainer, trained, teachers, trainer.pools()) if teachers else []
+            content = self.content(trained, found, teachers)
+        content |= {"wall_seconds": time.monotonic() - started, **stamp}
         curves, replicas = tables(trained.record, trainer.window)
         replicas = replicas.join(pd.DataFrame(found).add_prefix(PREFIX))
         config.require_unchanged(trainer, self.digest)
@@ -180,6 +184,10 @@ class Fitting:
 
     def run(self, store: Store, report: Report, stop: Stop, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
         """Fit or read the teachers, look at each, and store what was seen: the content of cell.json."""
+        with as_a_replica(self.teacher.training.device):
+            return self._run(store, report, stop, stamp)
+
+    def _run(self, store: Store, report: Report, stop: Stop, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
         teacher, pools = self.teacher, self.teacher.training.pools()
         started, found = time.monotonic(), []
         fitted_ones = fitted_teachers(teacher, store, stop)
@@ -234,6 +242,17 @@ def jobs(
     for cell in cells:
         add(cell)
     return list(order.values())
+
+
+def warn_of_emulation(todo: Iterable[Training | Fitting | Computing], note: Callable[[str], None]) -> None:
+    """One line where trainings run in bfloat16 on a processor that emulates it: few ask for that knowingly."""
+    slow = [job for job in todo if isinstance(job, Training) and job.trainer.emulated]
+    if slow:
+        count = "1 training" if len(slow) == 1 else f"{len(slow)} trainings"
+        note(
+            f"precision = bfloat16 of {count} is emulated by this processor, some ten times slower than float32: "
+            "precision = auto takes float32 on a CPU"
+        )
 
 
 def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) -> tuple[FittedTeacher, ...] | None:

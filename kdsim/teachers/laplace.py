@@ -78,7 +78,7 @@ class Laplace(Teacher):
         """Prior precision (`tau`), log evidence with it (`log_evidence`, nats), and the curvature."""
         (network,) = networks
         device = check_device(self.training.device)
-        mixed = self.training.recipe.precision == "bfloat16"
+        mixed = self.training.mixed
         module = network.module(device)
         theta, kind = _theta(module), STRUCTURES[self.structure]
         self._require_memory(theta, device, fit=True)

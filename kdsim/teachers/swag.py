@@ -113,7 +113,7 @@ class SWAG(Teacher):
         moments = self._path(network, start, pools)
         numbers = generator(self, number)
         samples = torch.stack([moments.sample(numbers).float() for _ in range(self.samples)])
-        device, mixed = torch.device(self.training.device), self.training.recipe.precision == "bfloat16"
+        device, mixed = torch.device(self.training.device), self.training.mixed
         images = pools.train.x[: self.statistics_images].to(device)
         statistics = []
         for sample in samples:

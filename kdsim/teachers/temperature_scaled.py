@@ -47,7 +47,7 @@ class TemperatureScaled(Teacher):
         """The temperature."""
         (network,) = networks
         device = check_device(self.training.device)
-        mixed = self.training.recipe.precision == "bfloat16"
+        mixed = self.training.mixed
         module, normalise, pool = network.module(device), network.normalisation, pools.validation
         logits = torch.cat([forward(module, x.to(device), normalise, mixed).cpu() for x in pool.x.split(BATCH)])
         return {"temperature": torch.tensor(best_temperature(logits, pool.y), dtype=torch.float64)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import torch
 
@@ -12,8 +12,7 @@ from kdsim.data.augmentation import CropFlip
 from kdsim.engines.optimisers import Adam, GradientDescent, Optimiser
 from kdsim.engines.schedules import Constant, Schedule, StepDecay
 from kdsim.rng import MAX_VISITS
-
-Precision = Literal["bfloat16", "float32"]
+from kdsim.training.precision import Precision, require_precision
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,10 @@ class Recipe:
         schedule: factor on the step size, as a function of the step.
         augmentation: crops and flips of the training images. It is left out where images have known BCPs: the BCP of a
             mirrored image is not known.
-        precision: of convolutions and products: "bfloat16" (mixed: parameters, statistics, loss and optimiser stay in
-            float32) or "float32". Mixed precision doubles the speed on GPUs and on CPUs with AVX-512 BF16 or AMX, and
-            is slow on other CPUs.
+        precision: of convolutions and products: "float32", "bfloat16" (mixed: parameters, statistics, loss and
+            optimiser stay in float32), or "auto", which the device decides and never the hardware: float32 on a CPU,
+            bfloat16 on a CUDA device. Mixed precision doubles the speed of GPUs and of CPUs with AVX-512 BF16 or AMX;
+            other CPUs emulate it, ten times slower, and older GPUs are refused.
     """
 
     epochs: float = 10.0
@@ -39,7 +39,7 @@ class Recipe:
     optimiser: Optimiser = field(default_factory=GradientDescent)
     schedule: Schedule = field(default_factory=Constant)
     augmentation: CropFlip = field(default_factory=lambda: CropFlip(padding=0, flip=False))
-    precision: Precision = "bfloat16"
+    precision: Precision = "auto"
 
     name: ClassVar[str] = "plain"
 
@@ -52,7 +52,7 @@ class Recipe:
         require(isinstance(self.optimiser, Optimiser), "optimiser", self.optimiser, "an Optimiser")
         require(isinstance(self.schedule, Schedule), "schedule", self.schedule, "a Schedule")
         require(isinstance(self.augmentation, CropFlip), "augmentation", self.augmentation, "a CropFlip")
-        require(self.precision in get_args(Precision), "precision", self.precision, " or ".join(get_args(Precision)))
+        require_precision(self.precision)
 
     def steps(self, images: int) -> int:
         """Steps on so many training images: visits rounded up to whole batches.

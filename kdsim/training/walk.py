@@ -26,6 +26,7 @@ from kdsim.rng import Draws, Stream
 from kdsim.supervision import OneHot, Supervision
 from kdsim.training.evaluation import forward, log_probs_of, scored, scores
 from kdsim.training.flat_module import FlatModule
+from kdsim.training.precision import precision_on
 from kdsim.training.recipe import Recipe
 from kdsim.training.remembered import Said
 from kdsim.training.trained import TrainedNetwork
@@ -78,7 +79,7 @@ class Task:
     @property
     def mixed(self) -> bool:
         """Whether convolutions run in bfloat16."""
-        return self.recipe.precision == "bfloat16"
+        return precision_on(self.recipe.precision, self.device) == "bfloat16"
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -442,8 +442,33 @@ def test_replacing_the_device_reaches_all_parts() -> None:
     from kdsim.study.stored_configs import on_device
     from kdsim.teachers import Deterministic
     from kdsim.trainer import StudentTrainer
+    from kdsim.training import Recipe
 
-    teacher = StudentTrainer()
+    teacher = StudentTrainer(recipe=Recipe(precision="float32"))
     moved = on_device(replace(teacher, supervision=Deterministic(teacher)), "cuda:1")
     assert moved.device == moved.supervision.training.device == "cuda:1"
     assert config.digest(on_device(moved, "cpu")) == config.digest(replace(teacher, supervision=Deterministic(teacher)))
+
+
+@pytest.mark.parametrize(
+    ("content", "changed", "expected"),
+    [
+        ({"pack": [1]}, {"threads": 2}, True),
+        ({"pack": [1]}, {"replica_threads": 2}, True),
+        ({"kind": "training"}, {"threads": 2}, True),
+        ({"kind": "training"}, {"replica_threads": 2}, False),
+        ({"kind": "teacher"}, {"threads": 2}, True),
+        ({"kind": "computation"}, {"threads": 2}, False),
+        ({"kind": "training"}, {"torch": "0"}, False),
+    ],
+)
+def test_which_numbers_of_threads_leave_a_result_identical(
+    content: dict[str, object], changed: dict[str, object], expected: bool
+) -> None:
+    from kdsim.study.reproduce import promised
+
+    versions = {"source_sha256": "x", "torch": "2", "threads": 1, "replica_threads": 1}
+    stored = {**content, "versions": versions, "hardware": {}, "device": "cpu"}
+    assert promised(stored, {**stored, "versions": versions | changed}) is expected
+    old = {name: value for name, value in versions.items() if name != "replica_threads"}
+    assert promised({**stored, "versions": old}, stored) is ("pack" in content)  # stored before it was known

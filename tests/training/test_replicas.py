@@ -10,14 +10,20 @@ import pytest
 import torch
 from tiny_training import tiny, visits
 
+from kdsim.config import ConfigError
 from kdsim.data import CropFlip
 from kdsim.engines import GradientDescent
+from kdsim.study import trainings
+from kdsim.study.store import Store
+from kdsim.study.trainings import Fitting, Training
+from kdsim.teachers import Deterministic
 from kdsim.training import Recipe, Walk
+from kdsim.training.replicas import REPLICA_THREADS, as_a_replica, replica_threads, replicas_at_once, side_by_side
 
 
 @pytest.fixture
 def two_threads():
-    """Replicas run side by side, each on one thread."""
+    """Two replicas run side by side, each on one thread."""
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
@@ -66,6 +72,45 @@ def test_replicas_differ_in_all_that_is_random():
 def test_another_seed_is_another_training():
     first, second = (tiny(4, seed=seed).run() for seed in (3, 4))
     assert not torch.equal(first.networks[0].weights["head.weight"], second.networks[0].weights["head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "replicas", "threads", "at_once"),
+    [(None, 1, 1, 1), ("", 3, 1, 2), ("1", 2, 1, 2), ("2", 1, 2, 1), ("2", 3, 2, 1), ("3", 2, 3, 1)],
+)
+def test_a_replica_has_one_thread_or_as_many_as_are_asked_for(
+    two_threads, monkeypatch, asked, replicas, threads, at_once
+):
+    """Whether it is alone or not, and whatever torch has: so that its rounding is its own."""
+    if asked is None:
+        monkeypatch.delenv(REPLICA_THREADS, raising=False)
+    else:
+        monkeypatch.setenv(REPLICA_THREADS, asked)
+    with side_by_side(replicas, torch.device("cpu")) as each:
+        found = each(lambda number: torch.get_num_threads(), range(replicas))
+    assert found == [threads] * replicas and torch.get_num_threads() == 2
+    assert replicas_at_once(replicas) == at_once
+    with as_a_replica("cpu"):
+        assert torch.get_num_threads() == threads
+    with as_a_replica("cuda"):
+        assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "99999"])
+def test_other_numbers_of_threads_are_refused(monkeypatch, text):
+    monkeypatch.setenv(REPLICA_THREADS, text)
+    with pytest.raises(ConfigError, match=rf"^KDSIM_REPLICA_THREADS = '{text}' is not allowed: must be 1 to 1024$"):
+        replica_threads()
+
+
+def test_fits_and_looks_at_teachers_have_as_many(two_threads, monkeypatch, tmp_path):
+    seen = []
+    looked_at = Fitting(Deterministic(trainer(2)))
+    monkeypatch.setattr(trainings, "fitted_teachers", lambda *arguments: seen.append(torch.get_num_threads()))
+    assert looked_at.run(Store(tmp_path), lambda *counts: None, lambda: False, {}) is None
+    student = Training(replace(trainer(2), supervision=Deterministic(trainer(2))))
+    assert student.run(Store(tmp_path), lambda *counts: None, lambda: False, {}) is None
+    assert seen == [1, 1] and torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(("replicas", "threads"), [(1, 1), (2, 1), (3, 2)])
