@@ -7,6 +7,7 @@ out the slow tests also gets fewer generated examples of each property; CI runs 
 import os
 
 import pytest
+import tiny_network
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -14,6 +15,7 @@ COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": [Healt
 settings.register_profile("kdsim", **COMMON, max_examples=50)
 settings.register_profile("quick", **COMMON, max_examples=20)
 settings.load_profile("kdsim")
+tiny_network.register()
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 

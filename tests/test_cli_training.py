@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from tiny_network import TINY
 
 from kdsim import cli_training
 from kdsim.cli import main
@@ -19,7 +20,7 @@ from kdsim.study.packs import cells_of
 from kdsim.trainer import StudentTrainer, Teacher
 
 IMAGES = ("classes=3", "samples=96", "validation_samples=32", "test_samples=32", "clutter=0", "dimension=2")
-TINY = [*(f"--set=data.problem.{text}" for text in IMAGES), "--data=known-images", "--epochs=2"]
+SIZES = [*(f"--set=data.problem.{text}" for text in IMAGES), "--data=known-images", "--epochs=2"]
 SHORT = ["--set=recipe.batch_size=32", "--out=results"]
 NETWORK_STUDIES = [study for study in STUDIES if {"recipe", "recipes"} & {field.name for field in fields(study)}]
 
@@ -31,7 +32,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_train_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "resnet8", *TINY, *SHORT, "--supervision=exact", "--json"]) == 0
+    assert main(["train", "resnet8", *SIZES, *SHORT, "--supervision=exact", "--json"]) == 0
     out = json.loads(capsys.readouterr().out)
     (row,) = out["rows"]
     assert (row["student"], row["supervision"], row["steps"], row["train_size"]) == ("resnet8", "exact", 6, 96)
@@ -47,7 +48,7 @@ def test_train_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.slow
 def test_distill_trains_its_teacher_once(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["distill", "resnet8", "resnet8", *TINY, *SHORT, "--teacher-epochs=1", "--replicas=2"]
+    command = ["distill", TINY, TINY, *SIZES, *SHORT, "--teacher-epochs=1", "--replicas=2"]
     assert main([*command, "--loss=kd"]) == 0
     first = capsys.readouterr().out
     assert "deterministic" in first
@@ -65,7 +66,7 @@ def test_published_settings_are_those_of_the_pair(capsys: pytest.CaptureFixture[
     settings = cli_training.published_settings("resnet56", "resnet20", "abkd")
     loss = load("distill", by_name(STUDIES), settings).loss
     assert loss == ABKD(teacher_weight=32.0, alpha=0.8, beta=0.3)
-    assert main(["distill", "resnet56", "resnet8", "--loss=abkd", "--published", *TINY]) == 2
+    assert main(["distill", "resnet56", "resnet8", "--loss=abkd", "--published", *SIZES]) == 2
     assert "resnet56 to resnet8" in capsys.readouterr().err
 
 
@@ -78,8 +79,8 @@ def test_published_settings_are_those_of_the_pair(capsys: pytest.CaptureFixture[
         (["train", "resnet8", "--data-dir", "nowhere"], ("nowhere", "folder")),
         (["train", "resnet8", "--epochs", "0"], ("epochs", "0")),
         (["train", "resnet8", "--recipe", "crd2"], ("crd2", "crd")),
-        (["train", "resnet8", *TINY, "--replicas", "0"], ("replicas", "0")),
-        (["train", "resnet8", *TINY, "--device", "cuda:7"], ("cuda:7", "cpu")),
+        (["train", "resnet8", *SIZES, "--replicas", "0"], ("replicas", "0")),
+        (["train", "resnet8", *SIZES, "--device", "cuda:7"], ("cuda:7", "cpu")),
         (["distill", "resnet8", "vgg9"], ("vgg9", "vgg8")),
         (["distill", "resnet8", "resnet8", "--loss", "dk"], ("dk", "dkd")),
         (["run-study", "cifar-distillation", "--set", "pairs=resnet8"], ("resnet8", "TEACHER to STUDENT")),
@@ -98,7 +99,7 @@ def test_bad_input_is_one_line(command: list[str], words: tuple[str, ...], capsy
 
 def test_show_study_says_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--set=data=known-images", *(f"--set=data.problem.{text}" for text in IMAGES)]
-    assert main(["show-study", "distill", "--set=teacher=resnet8", "--set=student=resnet8", *sizes]) == 0
+    assert main(["show-study", "distill", f"--set=teacher={TINY}", f"--set=student={TINY}", *sizes]) == 0
     out = capsys.readouterr().out
     assert "2 cells in 2 trainings" in out
     assert "deterministic" in out
@@ -113,7 +114,7 @@ def test_studies_of_networks_have_docs_and_a_quick_version(study: type[Study]) -
 
 @pytest.mark.slow
 def test_image_noise_sweep_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = [f"--set=problem.{text}" for text in IMAGES]
+    sizes = [*(f"--set=problem.{text}" for text in IMAGES), f"--set=network={TINY}"]
     assert main(["run-study", "image-noise-sweep", "--quick", *sizes, "--set=recipe.epochs=12", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["supervision"] for row in rows] == ["one-hot", "dirichlet", "exact"]
@@ -126,7 +127,8 @@ def test_image_noise_sweep_from_the_command_line(capsys: pytest.CaptureFixture[s
 @pytest.mark.slow
 def test_cifar_distillation_on_known_images(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--set=data=known-images", *(f"--set=data.problem.{text}" for text in IMAGES)]
-    assert main(["run-study", "cifar-distillation", "--quick", *sizes, "--set=losses=label-cross-entropy,dkd"]) == 0
+    command = ["run-study", "cifar-distillation", "--quick", *sizes, "--set=losses=label-cross-entropy,dkd"]
+    assert main([*command, f"--set=pairs={TINY} to {TINY}"]) == 0
     out = capsys.readouterr().out
     assert "dkd" in out
     assert "figure" in out

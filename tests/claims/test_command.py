@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_network import TINY
 
 from kdsim import claims as ledger_of_claims
 from kdsim.claims import Claim, convex, propositions, teachers
@@ -104,11 +105,11 @@ def test_with_cifar_it_is_judged_and_later_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From a small archive in the official format; then without it, from what is stored."""
-    monkeypatch.setattr(tiny_cifar, "SIZES", {**tiny_cifar.SIZES, "cifar10": (500, 60)})
+    monkeypatch.setattr(tiny_cifar, "SIZES", {**tiny_cifar.SIZES, "cifar10": (100, 40)})
     tiny_cifar.expect_small(monkeypatch)
     archive = tiny_cifar.write_archive(tmp_path, "cifar10", "python")
     tiny_cifar.expect_digest(monkeypatch, "cifar10", archive)
-    study = TeacherKinds(data=Cifar10(), recipes=("crd",), pairs=("resnet8 to resnet8",), replicas=2)
+    study = TeacherKinds(data=Cifar10(), recipes=("crd",), pairs=(f"{TINY} to {TINY}",), replicas=2)
     smaller(monkeypatch, claim("bayesian-teachers-cifar10", replace(study, epochs=0.5, teacher_epochs=0.5)))
     entries = []
     for arguments in ([f"--data-dir={tmp_path}"], []):

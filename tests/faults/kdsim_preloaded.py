@@ -3,6 +3,7 @@
 import tempfile
 
 import scipy.stats  # noqa: F401
+import tiny_network
 import torch
 from fault_simulations import FaultSimulations
 from fault_trainings import FaultTrainings
@@ -15,6 +16,7 @@ import kdsim.study.teacher_report  # noqa: F401
 from kdsim.study import runner
 
 torch.set_num_threads(1)
+tiny_network.register()
 with tempfile.TemporaryDirectory() as folder:
     for study in (
         *(FaultSimulations(engine, 20, 2) for engine in ("cpu_fused", "torch", "autograd")),

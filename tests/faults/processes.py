@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import io
+import math
 import multiprocessing
 import os
 import sys
@@ -20,10 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 SIMULATIONS = str(Path(__file__).with_name("fault_simulations.py"))
 TRAININGS = str(Path(__file__).with_name("fault_trainings.py"))
-PATIENCE = 120.0
-"""Seconds after which a child counts as stuck."""
+IDLE = 300
+"""Looks, a second apart at least, after which a child counts as stuck that has not had a hundredth of a second of the
+processor between them: one that waits for its turn on a busy machine gets some."""
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 1, 32, 4096, 16384, 1 << 18, 2
@@ -37,7 +41,11 @@ def _context() -> Any:
     """Its server starts with the first child. It finds the modules of the tests by PYTHONPATH."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kdsim_preloaded"])
-    folders = [str(Path(__file__).parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    folders = [
+        str(Path(__file__).parent),
+        str(Path(__file__).parent.parent),
+        *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)),
+    ]
     before = dict(os.environ)
     os.environ |= {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     try:
@@ -74,22 +82,43 @@ class Child:
             AssertionError: it raised, with its traceback; or it was killed.
         """
         try:
-            if not self._results.poll(PATIENCE):
-                self.process.kill()
-                raise AssertionError(f"the child was still busy after {PATIENCE:.0f} s")
+            self._wait(lambda: self._results.poll(1.0))
             worked, found = self._results.recv()
         except EOFError:
-            self.process.join(PATIENCE)
-            raise AssertionError(f"the child ended with exit code {self.process.exitcode}") from None
-        self.process.join(PATIENCE)
+            raise AssertionError(f"the child ended with exit code {self.ended()}") from None
+        self.ended()
         assert worked, found
         return found
 
     def ended(self) -> int:
         """Its exit code once it is over; that of a killed one is minus the signal's number."""
-        self.process.join(PATIENCE)
-        assert self.process.exitcode is not None, f"the child was still busy after {PATIENCE:.0f} s"
+        self._wait(lambda: self.process.join(1.0) or self.process.exitcode is not None)
         return self.process.exitcode
+
+    def cpu_seconds(self) -> float:
+        """Of the processor that it has had, to a hundredth of a second; infinite once it is over.
+
+        A clock that stands still while others have the processor.
+        """
+        try:
+            times = psutil.Process(self.process.pid).cpu_times()
+        except psutil.NoSuchProcess:
+            return math.inf
+        return times.user + times.system if self.process.is_alive() else math.inf
+
+    def _wait(self, over: Callable[[], bool]) -> None:
+        """Until it is over, as long as the child gives signs of life.
+
+        Raises:
+            AssertionError: it did not; it is then killed.
+        """
+        idle, spent = 0, self.cpu_seconds()
+        while not over():
+            before, spent = spent, self.cpu_seconds()
+            idle = idle + 1 if spent == before else 0
+            if idle > IDLE:
+                self.process.kill()
+                raise AssertionError(f"the child did nothing between {IDLE} looks")
 
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> Any:

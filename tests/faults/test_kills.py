@@ -16,7 +16,6 @@ from fault_simulations import FaultSimulations
 from fault_trainings import FaultTrainings
 from killing import killed_at, operations
 from processes import (
-    PATIENCE,
     SIMULATIONS,
     TRAININGS,
     Child,
@@ -28,6 +27,7 @@ from processes import (
     save_often,
     stored,
 )
+from tiny_network import TINY
 
 from kdsim.study import runner
 from kdsim.study.base import Study
@@ -85,7 +85,7 @@ def test_killed_at_any_operation_on_files(tmp_path: Path, study: Study, options:
 # At random moments ------------------------------------------------------------------------------
 
 TEACHERS = {
-    "pairs": "resnet8 to resnet8",
+    "pairs": f"{TINY} to {TINY}",
     "kinds": "deterministic,laplace",
     "recipes": "crd",
     "epochs": "2",
@@ -113,21 +113,27 @@ def once(file: str, out: Path, *arguments: str) -> Ended:
     return run_study(file, out, *arguments)
 
 
-def timed(file: str, out: Path, *arguments: str) -> float:
+def cpu_seconds_of(file: str, out: Path, *arguments: str) -> float:
     save_often()
-    started = time.monotonic()
+    started = time.process_time()
     finish_study(file, out, *arguments)
-    return time.monotonic() - started
+    return time.process_time() - started
+
+
+def compute(child: Child, seconds: float) -> None:
+    """Let it have the processor for so long, however long that takes."""
+    while child.cpu_seconds() < seconds:
+        time.sleep(0.005)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_at_random_moments(tmp_path: Path, name: str) -> None:
     command, generator, killed = RUNS[name], random.Random(name), 0
-    seconds = in_child(timed, command[0], tmp_path / "undisturbed", *command[1:])
+    seconds = in_child(cpu_seconds_of, command[0], tmp_path / "undisturbed", *command[1:])
     for _ in range(4):
         child = Child(once, command[0], tmp_path / "killed", *command[1:])
-        time.sleep(generator.uniform(0, seconds / 3))
+        compute(child, generator.uniform(0, seconds / 3))
         child.signal(signal.SIGKILL)
         killed += child.ended() == -signal.SIGKILL
     assert killed >= 2
@@ -140,14 +146,15 @@ def test_killed_at_random_moments(tmp_path: Path, name: str) -> None:
 def test_told_to_stop_at_random_moments(tmp_path: Path, signals: tuple[signal.Signals, ...]) -> None:
     """It says how to go on, if it was computing or storing; else it ends as any command does."""
     command, generator, told = RUNS["torch"], random.Random(len(signals)), 0
-    seconds = in_child(timed, command[0], tmp_path / "undisturbed", *command[1:])
+    seconds = in_child(cpu_seconds_of, command[0], tmp_path / "undisturbed", *command[1:])
     for trial in range(3):
         (tmp_path / "begun").unlink(missing_ok=True)
-        child, started = Child(once, command[0], tmp_path / "stopped", *command[1:]), time.monotonic()
+        child = Child(once, command[0], tmp_path / "stopped", *command[1:])
         sign = "begun" if trial else "stopped/partial/*/*.lock"  # once as soon as it computes
-        while not any(tmp_path.glob(sign)) and time.monotonic() - started < PATIENCE:
+        while not any(tmp_path.glob(sign)) and child.process.is_alive():
             time.sleep(0.005)
-        time.sleep(generator.uniform(0.01, seconds / 2) if trial else 0)
+        if trial:
+            compute(child, generator.uniform(0.01, seconds / 2))
         for number in signals:
             child.signal(number)
         try:

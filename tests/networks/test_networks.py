@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from tiny_network import PUBLISHED
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kdsim.config import ConfigError
-from kdsim.networks import NETWORKS, POINT_NETWORKS, DenseNetwork, Network, build, flops, parameter_count
+from kdsim.networks import POINT_NETWORKS, DenseNetwork, Network, build, flops, parameter_count
 
 FEATURES = {
     "resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet8": 64, "resnet20": 64, "resnet56": 64,
@@ -30,7 +31,7 @@ def seeded(name: str, classes: int = 10, channels: int = 3, seed: int = 0) -> Ne
         return build(name, classes, channels)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_logits_are_the_head_of_the_features(name: str) -> None:
     network, x = seeded(name, classes=7).eval(), images(2, 3, 32, 32)
     with torch.no_grad():
@@ -44,7 +45,7 @@ def test_logits_are_the_head_of_the_features(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_gradients_reach_all_parameters(name: str) -> None:
     network = seeded(name)
     functional.cross_entropy(network(images(4, 3, 16, 16)), torch.arange(4)).backward()
@@ -215,4 +216,4 @@ def test_images_and_points_are_not_taken_for_each_other() -> None:
     for arguments in ((1, 6), (3, 0)):
         with pytest.raises(ConfigError, match=r"must be an integer >="):
             build("linear", *arguments)
-    assert not set(POINT_NETWORKS) & set(NETWORKS)
+    assert not set(POINT_NETWORKS) & set(PUBLISHED)

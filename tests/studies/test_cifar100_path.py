@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_network import TINY
 
 from kdsim.cli import main
 
@@ -29,6 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_teachers_and_students_on_cifar100(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ["--quick", "--set=data=cifar100", "--set=kinds=deterministic,laplace", "--set=epochs=0.5"]
+    tiny += [f"--set=pairs={TINY} to {TINY}", "--set=teacher_epochs=0.5"]
     assert main(["run-study", "teacher-kinds", *tiny, f"--data-dir={folder}", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["supervision"] for row in rows if row["kind"] == "training"] == ["one-hot", "deterministic", "laplace"]

@@ -13,12 +13,14 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tiny_network import TINY
 
 from kdsim.config import ConfigError, digest
-from kdsim.data import Cifar10
+from kdsim.data import Cifar10, KnownImages
 from kdsim.figures import FIGURES
 from kdsim.losses import CrossEntropy, LabelCrossEntropy, Switched
 from kdsim.measure.deviations import deviations
+from kdsim.problems import Images
 from kdsim.studies import Deviations
 from kdsim.studies.deviations import switches
 from kdsim.study import deviation_report, runner, teacher_report
@@ -187,7 +189,7 @@ def test_samples_are_averaged_and_teachers_taken_in_turn(tmp_path: Path) -> None
 
 def test_the_same_start_on_labels_alone_is_the_teacher(tmp_path: Path) -> None:
     """Why students start elsewhere: with its teacher's numbers a student of the labels is its teacher."""
-    study = small(parts=("switch",), pairs=("resnet8 to resnet8",), replicas=2)
+    study = small(parts=("switch",), pairs=(f"{TINY} to {TINY}",), replicas=2)
     for same in (True, False):
         cells = [cell for cell in replace(study, same_start=same).cells() if isinstance(cell, StudentTrainer)]
         student = next(cell for cell in cells if cell.teacher and cell.on_points and cell.loss == LabelCrossEntropy())
@@ -290,11 +292,12 @@ def test_figure_of_one_part(stored: StudyResults) -> None:
 
 @pytest.mark.slow
 def test_whole_study_at_its_quick_size(tmp_path: Path) -> None:
-    result = runner.run(Deviations().quick(), tmp_path)
+    images = KnownImages(Images(classes=3, samples=96, validation_samples=32, test_samples=40, clutter=0, dimension=2))
+    result = runner.run(replace(Deviations().quick(), data=images, pairs=(f"{TINY} to {TINY}",)), tmp_path)
     assert not result.failures
     stored = read_study(result.folder)
     students = [row for row in stored.records if row["kind"] == "training" and row["teacher_cell"] is not None]
-    assert {row["student"] for row in students} == {"linear", "mlp", "resnet8"}
+    assert {row["student"] for row in students} == {"linear", "mlp", TINY}
     assert all(math.isfinite(row["deviation_slope"]) for row in students)
     assert {row["loss_name"] for row in students} >= {"label-cross-entropy then cross-entropy"}
     figure = FIGURES["deviations"](stored)

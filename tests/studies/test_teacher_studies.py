@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_network import TINY
 
 from kdsim import config
 from kdsim.cli import main
@@ -31,8 +32,9 @@ PROBLEM = Images(classes=3, samples=96, validation_samples=32, test_samples=40, 
 
 
 def small(study: type[TeacherStudy], **changes: object) -> TeacherStudy:
-    """The study at a size of seconds."""
-    return replace(study().quick(), data=KnownImages(PROBLEM), epochs=8.0, teacher_epochs=2.0, **changes)
+    """The study at a size of a second."""
+    quick = replace(study().quick(), data=KnownImages(PROBLEM), pairs=(f"{TINY} to {TINY}",))
+    return replace(quick, epochs=8.0, teacher_epochs=2.0, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_cells_are_whole_and_can_be_stored(study: type[TeacherStudy]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_a_teacher_on_the_base_training(kind: str) -> None:
-    base = StudentTrainer(ImageNetwork("resnet8"), KnownImages(PROBLEM), replicas=3)
+    base = StudentTrainer(ImageNetwork(TINY), KnownImages(PROBLEM), replicas=3)
     teacher = teacher_of(kind, base, 2)
     assert type(teacher) in TEACHERS
     assert teacher.count == 3
@@ -65,7 +67,7 @@ def test_every_kind_is_a_teacher_on_the_base_training(kind: str) -> None:
 
 
 def test_every_teacher_has_a_kind() -> None:
-    base = StudentTrainer(ImageNetwork("resnet8"), KnownImages(PROBLEM), replicas=2)
+    base = StudentTrainer(ImageNetwork(TINY), KnownImages(PROBLEM), replicas=2)
     assert {type(teacher_of(kind, base, 2)) for kind in KINDS} == set(TEACHERS)
 
 
@@ -133,6 +135,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         f"--set=data.problem.{key}={getattr(PROBLEM, key)}" for key in ("classes", "samples", "clutter", "dimension")
     ]
     sizes += ["--set=data.problem.validation_samples=32", "--set=data.problem.test_samples=40", f"--out={tmp_path}"]
+    sizes += [f"--set=pairs={TINY} to {TINY}"]
     assert (
         main(["run-study", "guideline", "--quick", *sizes, "--set=epochs=8", "--set=kinds=deterministic,mse,ivon"]) == 0
     )
@@ -150,7 +153,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("settings", "words"),
     [
         (["kinds=determinstic"], ("determinstic", "deterministic")),
-        (["pairs=resnet8"], ("resnet8", "TEACHER to STUDENT")),
+        (["pairs=tiny"], ("tiny", "TEACHER to STUDENT")),
         (["recipes=crb"], ("crb", "crd")),
         (["replicas=1"], ("replicas", "1", "2")),
         (["samples=0"], ("samples", "0")),

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tiny_network import TINY, register
+
 from kdsim.data import KnownImages
 from kdsim.engines import IVON
 from kdsim.losses import Brier, OutputMSE
@@ -25,6 +27,7 @@ from kdsim.teachers import (
 from kdsim.trainer import ImageNetwork, StudentTrainer, Teacher
 from kdsim.training import Recipe
 
+register()
 IMAGES = KnownImages(Images(classes=3, samples=96, validation_samples=32, test_samples=32, clutter=0, dimension=2))
 BATCH = 16
 
@@ -45,10 +48,10 @@ class Case:
 
 
 def training(steps: int = 6, **changes: Any) -> StudentTrainer:
-    """A training of so many steps of resnet8 in float32, two replicas; changes are fields, those of `recipe` too."""
+    """A training of so many steps of the tests' network, two replicas; changes are fields, those of `recipe` too."""
     recipe = Recipe(epochs=steps * BATCH / IMAGES.problem.samples, batch_size=BATCH, precision="float32")
     inner = {name: changes.pop(name) for name in list(changes) if name in Recipe.__dataclass_fields__}
-    plain = StudentTrainer(ImageNetwork("resnet8"), IMAGES, recipe=replace(recipe, **inner), replicas=2, evaluations=2)
+    plain = StudentTrainer(ImageNetwork(TINY), IMAGES, recipe=replace(recipe, **inner), replicas=2, evaluations=2)
     return replace(plain, **changes)
 
 
@@ -61,7 +64,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "laplace": lambda: Case(Laplace(training(), predictive="monte-carlo", samples=4), samples=4, random=True),
     "variational": lambda: Case(Variational(training(optimiser=IVON()), samples=3), samples=3, random=True),
     "mc-dropout": lambda: Case(
-        MCDropout(training(student=ImageNetwork("resnet8", dropout=0.3)), samples=4), samples=4, random=True
+        MCDropout(training(student=ImageNetwork(TINY, dropout=0.3)), samples=4), samples=4, random=True
     ),
     "swag": lambda: Case(
         SWAG(training(), samples=3, epochs=0.5, collect_every=1 / 6, rank=2, statistics_images=40), samples=3

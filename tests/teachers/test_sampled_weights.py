@@ -26,10 +26,10 @@ CPU = torch.device("cpu")
 
 
 def test_vectors_lie_as_in_a_flat_module():
-    flat = FlatModule(build("resnet8", 3), CPU)
+    flat = FlatModule(build("tiny", 3), CPU)
     vector = vector_of(flat.module)
     assert torch.equal(vector, flat.parameters[0])
-    other = build("resnet8", 3).to(memory_format=torch.channels_last)
+    other = build("tiny", 3).to(memory_format=torch.channels_last)
     put_vector(vector, other)
     weights = flat.state_dict()
     assert all(torch.equal(other.state_dict()[name], weights[name]) for name, _ in other.named_parameters())
@@ -66,7 +66,7 @@ def test_gradient_is_that_at_the_drawn_weights_and_the_mean_is_what_moves():
     noise = walk.buffers["noise"]
     ratio = noise / (96 * (0.01 + rule.weight_decay)) ** -0.5
     assert abs(ratio.std().item() - 1) < 0.02 and abs(ratio.mean().item()) < 0.02
-    flat = FlatModule(build("resnet8", 3), CPU)
+    flat = FlatModule(build("tiny", 3), CPU)
     put_vector((before + noise)[0], flat.module)
     loss = -(q * torch.log_softmax(forward(flat.module.train(), task.train.x[index], task.normalise, False), -1))
     loss.sum(-1).mean().backward()
@@ -158,7 +158,7 @@ def test_samples_have_the_posterior_of_the_training():
 def test_mc_dropout_thins_as_the_training_does():
     """Mean and variance of the logits over masks, exactly known: f_j m_j / keep has variance f_j^2 rate / keep."""
     rate = 0.3
-    teacher = MCDropout(training(student=ImageNetwork("resnet8", dropout=rate), replicas=1), samples=20_000)
+    teacher = MCDropout(training(student=ImageNetwork("tiny", dropout=rate), replicas=1), samples=20_000)
     (network,) = teacher.training.run().networks
     assert network.dropout == rate
     fitted = fit_teacher(teacher, [network], teacher.training.pools(), 0)
@@ -177,7 +177,7 @@ def test_mc_dropout_thins_as_the_training_does():
 
 def test_dropout_in_training_thins_features():
     """The walk's outputs at a rate near 1 are mostly the bias of the head."""
-    trainer = training(student=ImageNetwork("resnet8", dropout=0.999))
+    trainer = training(student=ImageNetwork("tiny", dropout=0.999))
     walk = Walk(trainer.task(trainer.pools()), 0)
     outputs = walk._outputs(walk.task.train.x[:BATCH])
     assert ((outputs - walk.module.head.bias).abs().amax(-1) < 1e-6).float().mean() > 0.8
@@ -186,7 +186,7 @@ def test_dropout_in_training_thins_features():
 def test_what_does_not_fit_is_refused_with_the_figure(monkeypatch):
     teacher, fitted, _ = fitted_with(lambda zero: zero, samples=2)
     monkeypatch.setattr(checks, "free_memory", lambda device: 500_000)
-    with pytest.raises(ConfigError, match=r"variational with 2 samples of a resnet8 needs about 0.0\d+ GiB"):
+    with pytest.raises(ConfigError, match=r"variational with 2 samples of a tiny needs about 0.0\d+ GiB"):
         teacher.predictor(fitted, CPU, False)
 
 

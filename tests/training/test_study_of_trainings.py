@@ -94,9 +94,9 @@ def test_a_teacher_is_trained_once(tmp_path: Path) -> None:
 def test_rows_and_tables(out: Path) -> None:
     result = runner.run(Distilled(with_teacher=True), out)
     student, teacher = result.rows
-    assert student["teacher"] == "resnet8" and teacher["teacher"] is None and student["loss_name"] == "kd"
+    assert student["teacher"] == "tiny" and teacher["teacher"] is None and student["loss_name"] == "kd"
     for row in result.rows:
-        assert (row["student"], row["data"], row["truth"], row["steps"]) == ("resnet8", "known-images", "bcp", STEPS)
+        assert (row["student"], row["data"], row["truth"], row["steps"]) == ("tiny", "known-images", "bcp", STEPS)
         assert row["diverged"] == 0 and 0 <= row["test_accuracy"] <= 1 and row["floor"] > 0
         assert row["test_accuracy_low"] <= row["test_accuracy"] <= row["test_accuracy_high"]
         assert (
@@ -166,7 +166,7 @@ def test_a_damaged_teacher_fails_its_student_alone(tmp_path: Path, out: Path) ->
         file.write_bytes(damaged) if damaged is not None else file.unlink()
         result = runner.run(Given((student, other)), tmp_path)
         (failure,) = result.failures
-        assert failure.startswith("training of resnet8 on known-images (deterministic) failed: ") and message in failure
+        assert failure.startswith("training of tiny on known-images (deterministic) failed: ") and message in failure
         assert (
             "\n" not in failure and result.user_error and [row["supervision"] for row in result.rows] == ["dirichlet"]
         )
@@ -215,7 +215,7 @@ def test_students_of_the_engines_stand_beside_networks(tmp_path: Path) -> None:
     mlp = StudentTrainer(MLP((8,)), problem, OneHot(), recipe=recipe, replicas=16)
     seen: list[Progress] = []
     result = runner.run(Given((mlp, tiny(2))), tmp_path, progress=seen.append)
-    assert result.failures == [] and [row["student"] for row in result.rows] == ["mlp", "resnet8"]
+    assert result.failures == [] and [row["student"] for row in result.rows] == ["mlp", "tiny"]
     assert result.replica_steps == 16 * 40 + 2 == seen[-1].done == seen[-1].total
     assert result.rows[0]["steps"] == 40 and result.rows[0]["noise_loss"] > 0
     assert len(read_study(result.folder).replicas) == 17

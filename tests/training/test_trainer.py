@@ -380,7 +380,10 @@ def test_an_engine_that_is_told_to_stop_gives_nothing():
             r"seed = 9223372036854775808 is not allowed: must be an integer <= 9223372036854775807",
         ),
         (lambda: tiny(device="tpu").run(), r"device = 'tpu' is not available here; allowed: cpu"),
-        (lambda: Recipe(precision="float16"), r"precision = 'float16' is not allowed: must be bfloat16 or float32"),
+        (
+            lambda: Recipe(precision="float16"),
+            r"precision = 'float16' is not allowed: must be auto or float32 or bfloat16",
+        ),
         (lambda: Recipe(epochs=float("nan")), r"epochs = nan is not allowed: must be a finite number > 0"),
         (lambda: Recipe(augmentation=4), r"augmentation = 4 is not allowed: must be a CropFlip"),
     ],

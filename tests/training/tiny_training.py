@@ -1,4 +1,4 @@
-"""Trainings of a second or less: resnet8 on 200 drawn images, with known class probabilities or with labels alone."""
+"""Trainings of a moment: the tests' network on 200 drawn images, with known class probabilities or labels alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from tiny_network import TINY, register
 from torch import Tensor
 
 from kdsim.data import ImageSource, KnownImages, Pools
@@ -19,6 +20,7 @@ from kdsim.supervision import OneHot, Supervision
 from kdsim.trainer import ImageNetwork, StudentTrainer, Trained
 from kdsim.training import Recipe
 
+register()
 PROBLEM = Images(classes=3, samples=200, validation_samples=50, test_samples=40, clutter=0, dimension=2)
 BATCH = 16
 
@@ -69,7 +71,7 @@ def tiny(steps: int = 12, *, labelled: bool = False, recipe: Recipe | None = Non
     """A training of so many steps of 16 images, float32 unless the recipe says otherwise, seen four times."""
     data = LabelledImages() if labelled else KnownImages(PROBLEM)
     recipe = replace(recipe or Recipe(precision="float32"), epochs=steps * BATCH / PROBLEM.samples, batch_size=BATCH)
-    return StudentTrainer(ImageNetwork("resnet8"), data, **{"recipe": recipe, "evaluations": 4, "seed": 3} | changes)
+    return StudentTrainer(ImageNetwork(TINY), data, **{"recipe": recipe, "evaluations": 4, "seed": 3} | changes)
 
 
 def visits(trainer: StudentTrainer, replica: int, supervision: Supervision | None = None) -> tuple[Tensor, Tensor]:
