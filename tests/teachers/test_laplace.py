@@ -140,15 +140,15 @@ def test_a_network_that_knows_nothing_is_fitted(pools):
 
 
 def test_what_does_not_fit_into_memory_is_refused(networks, pools, monkeypatch):
-    """Before a feature is computed; the estimate of "full" grows with (K (F + 1))^2 = 195^2 of five matrices."""
+    """Before a feature is computed; the estimate of "full" grows with (K (F + 1))^2 = 27^2 of five matrices."""
     many = Laplace(TRAINING, predictive="monte-carlo", samples=10_000)
     fitted = fit(Laplace(TRAINING), networks, pools)
-    message = r"structure = 'full' needs about \d.*GiB of memory, and 0.00098 GiB are free on cpu"
-    monkeypatch.setattr(checks, "free_memory", lambda device: 2**20)
+    message = r"structure = 'full' needs about \d.*GiB of memory, and 3.8e-06 GiB are free on cpu"
+    monkeypatch.setattr(checks, "free_memory", lambda device: 2**12)
     monkeypatch.setattr("kdsim.teachers.laplace.forward", None)
     with pytest.raises(ConfigError, match=message):
         fit(Laplace(TRAINING, structure="full"), networks, pools)
-    with pytest.raises(ConfigError, match=r"'kron' and samples = 10000 needs about 0.\d+ GiB of memory, and 0.00098"):
+    with pytest.raises(ConfigError, match=r"'kron' and samples = 10000 needs about 0.\d+ GiB of memory, and 3.8e-06"):
         many.predictor(fitted, CPU, False)
 
 

@@ -47,41 +47,31 @@ def test_evidence_against_quadrature():
         assert found == pytest.approx(expected, abs=0.01)
 
 
-def chains(phi: Tensor, labels: Tensor, theta: Tensor, tau: float, images: Tensor, *, count: int, steps: int) -> Tensor:
-    """Mean of softmax(theta phi) along `count` random-walk Metropolis chains, (count, N', K); a quarter is burnt in."""
-    generator = torch.Generator().manual_seed(11)
-    classes, inputs = theta.shape
+def posterior_means(phi: Tensor, labels: Tensor, theta: Tensor, tau: float, images: Tensor, *, batches: int) -> Tensor:
+    """Means of softmax(theta phi) over the posterior, (batches, N', K), each by importance sampling of its own.
+
+    5,000 draws from a Gaussian of 1.5 times the deviation of Laplace's, which falls off more slowly than the posterior.
+    """
+    generator, count, wider = torch.Generator().manual_seed(11), 5_000, 1.5
     curvature, _ = Full.of(theta, [(phi, labels)])
-
-    def normals() -> Tensor:
-        return torch.randn(count, classes, inputs, dtype=torch.float64, generator=generator)
-
-    def log_density(points: Tensor) -> Tensor:
+    found = []
+    for _ in range(batches):
+        noise = torch.randn(count, *theta.shape, dtype=torch.float64, generator=generator)
+        points = theta + curvature.deviations(wider * noise, tau)
         log_probs = torch.log_softmax(points @ phi.T, 1)  # (count, K, N)
-        own = log_probs.gather(1, labels.expand(count, 1, -1))[:, 0]
-        return own.sum(-1) - tau / 2 * points.square().sum((1, 2))
-
-    point = theta + curvature.deviations(2 * normals(), tau)  # starts wider than the posterior
-    density, total, accepted = log_density(point), 0.0, 0.0
-    for step in range(steps):
-        proposal = point + curvature.deviations(2.38 / math.sqrt(theta.numel()) * normals(), tau)
-        proposed = log_density(proposal)
-        uniform = torch.rand(count, dtype=torch.float64, generator=generator)
-        accept = uniform.log() < proposed - density
-        point, density = torch.where(accept[:, None, None], proposal, point), torch.where(accept, proposed, density)
-        if step >= steps // 4:
-            total = total + torch.softmax(images @ point.mT, -1)
-            accepted += accept.double().mean().item()
-    kept = steps - steps // 4
-    assert 0.15 < accepted / kept < 0.6
-    return total / kept
+        own = log_probs.gather(1, labels.expand(count, 1, -1))[:, 0].sum(-1)
+        log_weight = own - tau / 2 * points.square().sum((1, 2)) + noise.square().sum((1, 2)) / 2
+        weight = torch.softmax(log_weight, 0)
+        assert 1 / weight.square().sum() > 0.1 * count  # effective draws
+        found.append(torch.einsum("s,snk->nk", weight, torch.softmax(images @ points.mT, -1)))
+    return torch.stack(found)
 
 
 @pytest.mark.slow
-def test_predictive_against_a_markov_chain():
+def test_predictive_against_the_posterior():
     """Softmax regression on 200 points of the plane, three classes: a posterior that is near to Gaussian.
 
-    300 chains of 6000 steps; their standard error, 0.0009, is found from the spread between chains. At points as far as
+    The standard error of its means is found from the spread between 30 of them. At points as far as
     5 standard deviations Laplace's probabilities are off by 0.009 (samples of the full posterior) and by 0.012 (the
     probit formula), the mode's alone by 0.046.
     """
@@ -95,7 +85,7 @@ def test_predictive_against_a_markov_chain():
     circle = torch.stack([angle.cos(), angle.sin()], 1).double()
     images = torch.cat([torch.cat([circle * radius for radius in (0.5, 2.0, 5.0)]), torch.ones(36, 1).double()], 1)
 
-    means = chains(phi, labels, theta, tau, images, count=300, steps=6000)
+    means = posterior_means(phi, labels, theta, tau, images, batches=30)
     expected, error = means.mean(0), means.std(0).max().item() / math.sqrt(len(means))
     assert error < 1.5e-3
     curvature, _ = STRUCTURES["full"].of(theta, [(phi, labels)])

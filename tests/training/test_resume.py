@@ -115,7 +115,7 @@ def aged(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 SCRIPT = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(os.pathsep)
 import torch
 torch.set_num_threads(1)
 from test_resume import killed
@@ -133,7 +133,8 @@ def killed(steps: int) -> StudentTrainer:
 
 
 def start(folder: Path, steps: int, kill_at: int = -1) -> subprocess.Popen[bytes]:
-    arguments = [str(Path(__file__).parent), str(folder), str(steps), str(kill_at)]
+    here = Path(__file__).parent
+    arguments = [os.pathsep.join(map(str, (here, here.parent))), str(folder), str(steps), str(kill_at)]
     return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -141,7 +142,7 @@ def start(folder: Path, steps: int, kill_at: int = -1) -> subprocess.Popen[bytes
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
     """Killed in its second replica; everything before that step is on disk."""
     trainer, seen = killed(6), []
-    assert start(tmp_path, 6, kill_at=9).wait(60) == -signal.SIGKILL
+    assert start(tmp_path, 6, kill_at=9).wait() == -signal.SIGKILL
     assert torch.get_num_threads() == 1
     found = trainer.run(checkpoints=tmp_path, progress=lambda done, total: seen.append(done))
     assert seen == [8, 9, 10, 11, 12]

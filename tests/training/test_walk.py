@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_network import TINY
 from tiny_training import BATCH, Heard, tiny, visits
 from torch.nn import functional
 
@@ -60,7 +61,7 @@ def test_first_weights_are_those_of_the_network_under_a_seed_of_their_own():
     high, low = (Draws(*key, Stream.INIT, torch.float64).words(slot).item() for slot in (0, 1))
     with torch.random.fork_rng():
         torch.manual_seed((high << 31) ^ low)
-        expected = build("tiny", 3).state_dict()
+        expected = build(TINY, 3).state_dict()
     assert equal(walk.flat.state_dict(), dict(expected))
     assert not torch.equal(Walk(shared, 0).flat.parameters, walk.flat.parameters)
 
@@ -77,7 +78,7 @@ def test_steps_are_those_of_torch(optimiser, step_size, name, arguments):
     """
     recipe = Recipe(step_size=step_size, optimiser=optimiser, schedule=StepDecay((0.4, 0.7)), precision="float32")
     trainer, shared = task(recipe=recipe, supervision=Dirichlet(2.0), targets="fresh")
-    walk, network = Walk(shared, 1), build("tiny", 3).to(memory_format=torch.channels_last)
+    walk, network = Walk(shared, 1), build(TINY, 3).to(memory_format=torch.channels_last)
     torch_optimiser = getattr(torch.optim, name)(network.parameters(), lr=step_size, **arguments)
     schedule = torch.optim.lr_scheduler.MultiStepLR(torch_optimiser, [8, 14], 0.1)
     pool = trainer.pools().train
@@ -255,7 +256,7 @@ def test_a_state_of_another_network_or_optimiser_is_refused():
     others = [replace(shared, network="resnet20"), momentum, replace(shared, evaluations=1)]
     for other in others:
         with pytest.raises(
-            ConfigError, match=r"the stored state of replica 0 is not one of a resnet.*: delete"
+            ConfigError, match=r"the stored state of replica 0 is not one of a (tiny|resnet20) in.*: delete"
         ) as caught:
             Walk(other, 0, state)
         assert "\n" not in str(caught.value)
@@ -274,7 +275,7 @@ def test_noise_on_known_probabilities_reaches_the_targets():
 @pytest.mark.slow
 def test_dropout_stands_before_the_head_in_training_only():
     """A share of the features is zero, others at each step and in each replica, and the rest is scaled up."""
-    trainer = replace(tiny(6, evaluations=6), student=ImageNetwork("tiny", dropout=0.4))
+    trainer = replace(tiny(6, evaluations=6), student=ImageNetwork(TINY, dropout=0.4))
     shared, seen = trainer.task(trainer.pools()), {}
     for replica in range(2):
         walk, plain = Walk(shared, replica), Walk(replace(shared, dropout=0.0), replica)
@@ -297,7 +298,7 @@ def test_dropout_stands_before_the_head_in_training_only():
 
 
 def test_dropout_goes_on_bit_for_bit():
-    trainer = replace(tiny(6), student=ImageNetwork("tiny", dropout=0.4))
+    trainer = replace(tiny(6), student=ImageNetwork(TINY, dropout=0.4))
     shared = trainer.task(trainer.pools())
     walk = Walk(shared, 1)
     for _ in range(3):
