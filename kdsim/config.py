@@ -18,12 +18,12 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
-from kdsim import data_files, sources, study_files
+from kdsim import data_files, sources, study_files, texts
 
 SCHEMA_VERSION = 2
 """Version of the stored form. It is part of every digest: a change of the schema reuses no old result."""
@@ -414,28 +414,26 @@ def _parse(key: str, text: str, hint: Any, kinds: Mapping[type, Mapping[str, typ
                 errors.append(error)
         raise errors[-1]
     if origin is Literal:
-        if text not in args:
-            raise unknown_name(f"{key} =", text, args)
-        return text
+        return choose(f"{key} =", text, {str(allowed): allowed for allowed in args})
     if origin is tuple:
-        return tuple(
-            _parse(key, item.strip(), args[0], kinds) for item in text.strip("()[] ").split(",") if item.strip()
-        )
+        parts = _read(key, text, texts.items)
+        each = (args[0],) * len(parts) if len(args) == 2 and args[1] is ... else args
+        require(len(parts) == len(each), key, text, f"{len(each)} values with commas between them")
+        return tuple(_parse(key, part, kind, kinds) for part, kind in zip(parts, each, strict=True))
     if hint is bool:
         return choose(f"{key} =", text.lower(), {"true": True, "false": False, "yes": True, "no": False})
     if hint in (int, float):
-        try:
-            if hint is int and text.removeprefix("-").isdecimal():
-                return int(text)  # exact also beyond 2^53
-            number = float(text.replace("_", ""))
-            if hint is float:
-                return number
-            if number == int(number):
-                return int(number)
-        except (ValueError, OverflowError):
-            pass
-        kind = "an integer" if hint is int else "a number"
-        raise ConfigError(f"{key} = {shown(text)} is not allowed: must be {kind}")
-    if hint in (str, Path):
-        return hint(text)
+        return _read(key, text, texts.integer if hint is int else texts.number)
+    if hint is str:
+        return text
+    if hint is Path:
+        return _read(key, text, texts.path)
     raise ConfigError(f"key {key!r} cannot be set from text; set its parts ({key}.NAME=VALUE) or write a study file")
+
+
+def _read(key: str, text: str, reader: Callable[[str], T]) -> T:
+    """What a function of `kdsim.texts` makes of a text."""
+    try:
+        return reader(text)
+    except ValueError as error:
+        raise ConfigError(f"{key} = {shown(text)} is not allowed: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
@@ -34,6 +35,8 @@ class Settings:
     problem: Problem = field(default_factory=SoftmaxLinear)
     student: LinearStudent = field(default_factory=SoftmaxRegression)
     supervisions: tuple[Supervision, ...] = (Exact(),)
+    pair: tuple[int, float] = (1, 0.5)
+    place: Path = Path("here")
 
     def __post_init__(self) -> None:
         config.require_count("count", self.count)
@@ -61,6 +64,7 @@ class Settings:
         ("levels", "3", (3.0,)),
         ("levels", "", ()),
         ("words", "a,b", ("a", "b")),
+        ("pair", "2,3", (2, 3.0)),
         ("problem", "gaussian-mixture", GaussianMixture()),
         ("supervisions", "exact,dirichlet", (Exact(), Dirichlet())),
     ],
@@ -100,6 +104,13 @@ def test_settings_are_validated_together() -> None:
         ({"limit": "0.1"}, "limit = 0.1 is not allowed: must be at least size"),
         ({"limit": "some"}, "must be a number"),
         ({"levels": "1,b"}, "levels = 'b' is not allowed"),
+        ({"levels": "1,,2"}, "levels = '1,,2' is not allowed: must have a value before each comma"),
+        ({"count": "1e-400"}, "count = '1e-400' is not allowed: must be an integer"),
+        ({"size": "1e-400"}, "size = '1e-400' is not allowed: must be 0 or a number from 4.9e-324"),
+        ({"limit": "nan"}, "limit = 'nan' is not allowed: must be a finite number"),
+        ({"supervisions": "exact,,dirichlet"}, "must have a value before each comma"),
+        ({"pair": "1"}, "pair = '1' is not allowed: must be 2 values"),
+        ({"place": "a\nb"}, r"place = 'a\\nb' is not allowed: must be a path without control characters"),
         ({"problem": "gausian-mixture"}, r"nearest: gaussian-mixture"),
         ({"supervisions": "exact,dirichle"}, r"nearest: dirichlet"),
         ({"": "1"}, "unknown key"),

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"config", "sources", "study_files", "data_files"}
+BOTTOM = {"config", "sources", "study_files", "data_files", "texts"}
 BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted", "fingerprint"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
 TRAINED = {"engines", "networks", "training"}
@@ -17,7 +17,8 @@ ALLOWED: dict[str, set[str]] = {
     "sources": set(),
     "data_files": set(),
     "study_files": {"sources"},
-    "config": {"sources", "study_files", "data_files"},
+    "config": {"sources", "study_files", "data_files", "texts"},
+    "texts": set(),
     "rng": set(),
     "simplex": set(),
     "population": {"config", "simplex"},
