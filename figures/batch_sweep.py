@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 GREY = "#555555"
 RULES = {"alpha": ("fixed step size", "-", True), "ratio": (r"fixed $\alpha/b$", "--", False)}
@@ -74,12 +74,14 @@ def _legend(rows: pd.DataFrame, styles: dict[str, tuple[str, str]]) -> list[Line
 
 
 def _points(
-    ax: Axes, x: pd.Series, values: tuple[pd.Series, ...], color: str, marker: str, *, filled: bool = True
-) -> None:
-    value, low, high = values
+    ax: Axes, x: pd.Series, rows: pd.DataFrame, key: str, color: str, marker: str, *, scale: Any = 1.0,
+    filled: bool = True,
+) -> None:  # fmt: skip
+    """Column `key` / scale with its 95 % interval."""
     ax.errorbar(
-        x, value, yerr=[value - low, high - value], color=color, marker=marker, linestyle="none", elinewidth=0.8,
-        markersize=7 if marker == "*" else 4, markerfacecolor=color if filled else "white", capsize=1.5, zorder=3,
+        x, rows[key] / scale, yerr=style.bars(rows, key, scale), color=color, marker=marker, linestyle="none",
+        elinewidth=0.8, markersize=7 if marker == "*" else 4, markerfacecolor=color if filled else "white", capsize=1.5,
+        zorder=3,
     )  # fmt: skip
 
 
@@ -91,8 +93,7 @@ def _against_batch(
         _, line, filled = RULES[rule]
         for name, (color, marker) in styles.items():
             family = cells[(cells["supervision"] == name) & cells[quantity].notna()]
-            values = tuple(family[quantity + end] for end in ("", "_low", "_high"))
-            _points(ax, family["batch_size"], values, color, marker, filled=filled)
+            _points(ax, family["batch_size"], family, quantity, color, marker, filled=filled)
             if quantity == "floor":
                 ax.plot(family["batch_size"], family["second_order_floor"], color=color, linestyle=line, linewidth=0.9)
                 ax.plot(family["batch_size"], family["first_order_floor"], color=color, linestyle=":", linewidth=0.9)
@@ -107,8 +108,7 @@ def _ratios(ax: Axes, rows: pd.DataFrame, styles: dict[str, tuple[str, str]]) ->
         for name, (color, marker) in styles.items():
             family = cells[(cells["supervision"] == name) & cells["floor"].notna()]
             first = family["first_order_floor"]
-            values = tuple(family["floor" + end] / first for end in ("", "_low", "_high"))
-            _points(ax, family["batch_size"], values, color, marker, filled=filled)
+            _points(ax, family["batch_size"], family, "floor", color, marker, scale=first, filled=filled)
             ratio = family["second_order_floor"] / first
             ax.plot(family["batch_size"], ratio, color=color, linestyle=line, linewidth=0.9)
     ax.axhline(1, color=GREY, linestyle=":", linewidth=0.9, zorder=0)
@@ -136,9 +136,9 @@ def _times(ax: Axes, below: Axes, rows: pd.DataFrame, spectrum: pd.DataFrame) ->
         if table.empty:
             continue
         table = table[np.isfinite(table["time_high"]) & (table["time_low"] > 0)]
-        theory, keys = table["time_theory"], ("time", "time_low", "time_high")
-        _points(ax, theory, tuple(table[key] for key in keys), color, marker)
-        _points(below, theory, tuple(table[key] / theory for key in keys), color, marker)
+        theory = table["time_theory"]
+        _points(ax, theory, table, "time", color, marker)
+        _points(below, theory, table, "time", color, marker, scale=theory)
         label = f"$b$ = {row.batch_size}, $\\alpha$ = {row.step_size:.2g}"
         ax.plot([], [], color=color, marker=marker, linestyle="none", label=label)
         ends += theory.tolist()

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 FAMILIES = {
     "temperature": ("(a) temperature", "temperature $T$"),
@@ -64,14 +64,15 @@ def _parts(ax: Axes, rows: pd.DataFrame) -> None:
         for side in _sides(rows):
             ax.plot(side["level"], side[predicted].abs(), color=color, linewidth=0.9)
         value, low, high = (rows[f"{measured}{end}"] for end in ("", "_low", "_high"))
-        size = value.abs()
-        seen = (low * high > 0) if measured == "measured_cross_term" else size > 0
+        seen = (low * high > 0) if measured == "measured_cross_term" else value > 0
+        below, above = style.bars(rows, measured)
         # An interval that contains zero has no place on a logarithmic axis: its upper end stands as a bar.
+        ends = [np.where(value < 0, above, below)[seen], np.where(value < 0, below, above)[seen]]
         ax.errorbar(
-            rows["level"][seen], size[seen], yerr=(high - low)[seen] / 2, color=color, marker=marker, markersize=3.5,
+            rows["level"][seen], value.abs()[seen], yerr=ends, color=color, marker=marker, markersize=3.5,
             linestyle="none", elinewidth=0.8, capsize=1.5,
         )  # fmt: skip
-        upper = np.maximum(low.abs(), high.abs())[~seen]
+        upper = (np.maximum(low.abs(), high.abs()) if measured == "measured_cross_term" else high)[~seen]
         ax.plot(rows["level"][~seen], upper, color=color, marker="_", markersize=6, linestyle="none")
     for side in _sides(rows):
         ax.plot(side["level"], side["bias_sq"], color=style.ORANGE, linestyle=":", linewidth=1.2)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 
 def figure(results: Any) -> Figure:
@@ -31,6 +31,7 @@ def figure(results: Any) -> Figure:
             right.set_title("convergence noise of the validation accuracy", loc="left")
             left.set_xlabel("accuracy")
             right.set_xlabel("standard deviation about the trend")
+            style.log_x_where_positive(right, taught["noise_accuracy"])
         first = groups[0][2].iloc[0]  # a student
         fig.suptitle(
             f"{first.data}, {first.train_size:,} training images, {first.epochs:g} epochs of recipe {first.recipe}, "

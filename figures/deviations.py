@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 DECILES = range(1, 11)
 COLOURS = (style.BLACK, style.SKY, style.BLUE, style.GREEN, style.ORANGE, style.RED, style.PURPLE, "#777777")

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 PANELS = {
     "classes": ("(a) classes", "$K$"),
@@ -67,10 +67,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, quantity: str, styles: dict[str, tuple[
     for name, (color, marker) in styles.items():
         family = rows[rows["supervision"] == name]
         x, unit = family[quantity], family["step_size"] / family["batch_size"]
-        floor, low, high = (family[key] / unit for key in ("floor", "floor_low", "floor_high"))
         ax.errorbar(
-            x, floor, yerr=[floor - low, high - floor], color=color, marker=marker, linestyle="none", elinewidth=0.8,
-            capsize=1.5, markersize=7 if marker == "*" else 4, zorder=3,
+            x, family["floor"] / unit, yerr=style.bars(family, "floor", unit), color=color, marker=marker,
+            linestyle="none", elinewidth=0.8, capsize=1.5, markersize=7 if marker == "*" else 4, zorder=3,
         )  # fmt: skip
         ax.plot(x, family["first_order_floor"] / unit, color=color, linewidth=0.9)
         ax.plot(x, family["bound_floor"] / unit, color=color, linestyle="--", linewidth=0.7)

@@ -7,10 +7,10 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 Colors = dict[float, Any]
 
@@ -78,9 +78,8 @@ def _lines(
     """Measured quantity with its 95 % interval against column `x`, a colour for each `group`, and its prediction."""
     for value, color in colors.items():
         part = rows[(rows[group] == value) & rows[measured].notna()].sort_values(x)
-        mean, low, high = (part[f"{measured}{end}"] for end in ("", "_low", "_high"))
         ax.errorbar(
-            part[x], mean, yerr=[mean - low, high - mean], color=color, marker="o", markersize=3,
+            part[x], part[measured], yerr=style.bars(part, measured), color=color, marker="o", markersize=3,
             linestyle="none" if predicted else "-", linewidth=0.7, elinewidth=0.8, capsize=1.5,
         )  # fmt: skip
         if predicted:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 MARKERS = (
     (style.BLACK, "s"), (style.BLUE, "o"), (style.RED, "^"), (style.GREEN, "D"), (style.PURPLE, "v"),

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 from kdsim.figures.training_curves import band
 
 SHADES = (style.SKY, style.BLUE, style.PURPLE, style.GREEN, style.ORANGE)

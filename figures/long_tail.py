@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 GROUPS = {"head": style.BLACK, "medium": style.BLUE, "tail": style.RED}
 LOSSES = {

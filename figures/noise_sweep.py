@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 NU = r"$\nu$, per-class variance"
 CURVE_FAMILY = "dirichlet"
@@ -135,9 +135,8 @@ def _against_nu(ax: Axes, rows: pd.DataFrame, styles: dict[str, tuple[str, str]]
         family = seen[seen["supervision"] == name].sort_values("nu")
         if family.empty:
             continue
-        low, high = family[f"{quantity}_low"], family[f"{quantity}_high"]
         ax.errorbar(
-            family["nu"], family[quantity], yerr=[family[quantity] - low, high - family[quantity]], color=color,
+            family["nu"], family[quantity], yerr=style.bars(family, quantity), color=color,
             marker=marker, markersize=7 if marker == "*" else 3.5, linestyle="none", elinewidth=0.8, capsize=1.5,
             zorder=3,
         )  # fmt: skip
@@ -159,10 +158,10 @@ def _ratio(ax: Axes, rows: pd.DataFrame, styles: dict[str, tuple[str, str]]) -> 
     seen = rows[(rows["nu"] > 0) & rows["floor"].notna() & (rows[prediction] > 0)]
     for name, (color, marker) in styles.items():
         family = seen[seen["supervision"] == name]
-        ratio, low, high = (family[key] / family[prediction] for key in ("floor", "floor_low", "floor_high"))
+        predicted = family[prediction]
         ax.errorbar(
-            family["nu"], ratio, yerr=[ratio - low, high - ratio], color=color, marker=marker, linestyle="none",
-            markersize=5 if marker == "*" else 2.5, elinewidth=0.7, alpha=0.8,
+            family["nu"], family["floor"] / predicted, yerr=style.bars(family, "floor", predicted), color=color,
+            marker=marker, linestyle="none", markersize=5 if marker == "*" else 2.5, elinewidth=0.7, alpha=0.8,
         )  # fmt: skip
     ax.axhline(1, color="#555555", linewidth=0.8, zorder=1)
     ax.set(xlabel=NU, ylabel="measured /\npredicted")

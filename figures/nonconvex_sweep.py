@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 TITLES = {"factored-least-squares": "factored least squares", "mlp": "MLP"}
 
@@ -63,14 +62,12 @@ def _colors(rows: pd.DataFrame) -> dict[str, str]:
 def _floors(ax: Axes, rows: pd.DataFrame, colors: dict[str, str]) -> None:
     for label, color in colors.items():
         part = rows[(rows["label"] == label) & rows["excess_risk_floor"].notna()].sort_values("step_size")
-        floor, low, high = (part[f"excess_risk_floor{end}"] for end in ("", "_low", "_high"))
-        ax.plot(part["step_size"], floor, color=color, linewidth=0.8)
-        below = np.minimum(floor - low, 0.9 * floor)  # an interval that reaches zero ends at the axis
+        ax.plot(part["step_size"], part["excess_risk_floor"], color=color, linewidth=0.8)
         for steady, face in ((True, color), (False, "white")):
-            seen = part["stationary"].eq(True) == steady  # None: not known
+            seen = part[part["stationary"].eq(True) == steady]  # None: not known
             ax.errorbar(
-                part["step_size"][seen], floor[seen], yerr=[below[seen], (high - floor)[seen]], color=color, marker="o",
-                markersize=3.5, markerfacecolor=face, linestyle="none", elinewidth=0.8, capsize=1.5,
+                seen["step_size"], seen["excess_risk_floor"], yerr=style.bars(seen, "excess_risk_floor"), color=color,
+                marker="o", markersize=3.5, markerfacecolor=face, linestyle="none", elinewidth=0.8, capsize=1.5,
             )  # fmt: skip
     ax.set(xscale="log", yscale="log")
     for label in ("exact", "one-hot"):  # over p, and over all labels: see `kdsim.theory.nonconvex.estimates`

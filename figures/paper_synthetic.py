@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 PANELS = (
     ("loss", "(a) validation loss above the BCP's", "nats"),
@@ -94,12 +94,9 @@ def _curve(ax: Axes, curve: pd.DataFrame, metric: str, row: dict[str, Any], colo
 def _ends(ax: Axes, rows: pd.DataFrame, colors: dict[str, str]) -> None:
     """Excess loss against the fluctuation of the loss, one point a supervision, with 95 % intervals."""
     for row in rows.to_dict("records"):
-        if row["excess_loss"] is None or row["excess_loss"] <= 0:
+        if pd.isna(row["excess_loss"]) or row["excess_loss"] <= 0:
             continue
-        errors = [
-            [[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]]
-            for name in ("fluctuation", "excess_loss")
-        ]
+        errors = [style.ends(row, name) for name in ("fluctuation", "excess_loss")]
         color = colors[row["cell"]]
         ax.errorbar(
             row["fluctuation"], row["excess_loss"], xerr=errors[0], yerr=errors[1], color=color,

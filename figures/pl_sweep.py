@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 STUDENTS = {
     "full rank": (style.BLUE, "o"),
@@ -114,9 +114,9 @@ def _decades(ax: Axes, first: float, last: float) -> None:
 
 def _errorbar(ax: Axes, x: pd.Series, rows: pd.DataFrame, scale: Any, color: str, marker: str, *, filled: bool) -> None:
     """Measured excess-risk floor over `scale` with its 95 % interval."""
-    value, low, high = (rows[f"excess_risk_floor{end}"].astype(float) / scale for end in ("", "_low", "_high"))
+    value = rows["excess_risk_floor"].astype(float) / scale
     ax.errorbar(
-        x, value, yerr=[value - low, high - value], color=color, marker=marker, linestyle="none",
+        x, value, yerr=style.bars(rows, "excess_risk_floor", scale), color=color, marker=marker, linestyle="none",
         markersize=6 if marker == "*" else 3.5, markerfacecolor=color if filled else "white", elinewidth=0.8,
         markeredgewidth=0.8, capsize=1.5, zorder=3,
     )  # fmt: skip

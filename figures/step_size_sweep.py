@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 STEP_SIZE = r"step size $\alpha$"
 GREY = "#555555"
@@ -103,14 +103,11 @@ def _marks(ax: Axes, rows: pd.DataFrame, *, labels: bool) -> None:
 
 def _points(ax: Axes, cells: pd.DataFrame, over: pd.Series | float, color: str, marker: str, x: str) -> None:
     seen = cells["floor"].notna()
-    value, low, high = (cells.loc[seen, key] / (over if np.isscalar(over) else over[seen]) for key in _FLOOR)
+    rows, scale = cells[seen], over if np.isscalar(over) else over[seen]
     ax.errorbar(
-        cells.loc[seen, x], value, yerr=[value - low, high - value], color=color, marker=marker, linestyle="none",
-        markersize=7 if marker == "*" else 3.5, elinewidth=0.8, capsize=1.5, zorder=3,
+        rows[x], rows["floor"] / scale, yerr=style.bars(rows, "floor", scale), color=color, marker=marker,
+        linestyle="none", markersize=7 if marker == "*" else 3.5, elinewidth=0.8, capsize=1.5, zorder=3,
     )  # fmt: skip
-
-
-_FLOOR = ("floor", "floor_low", "floor_high")
 
 
 def _floors(ax: Axes, sweep: pd.DataFrame, groups: list[tuple[str, pd.DataFrame, str, str]]) -> None:

@@ -6,10 +6,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import matplotlib as mpl
+import numpy as np
 import pandas as pd
+from matplotlib import figure
+from matplotlib import style as mpl_style
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator
+
+from kdsim import intervals
 
 TEXT_WIDTH = 7.0  # inches: the text width of a two-column paper
 
@@ -42,29 +47,50 @@ def supervision_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     return {name: SUPERVISION.get(name) or next(spare) for name in names}
 
 
+SETTINGS = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "figure.dpi": 120,
+    "savefig.dpi": 250,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+}
+"""Settings of matplotlib for a figure in a paper, beside matplotlib's defaults."""
+
+
 @contextmanager
 def paper() -> Iterator[None]:
-    """Settings of matplotlib for a figure in a paper."""
-    settings = {
-        "font.size": 8,
-        "axes.titlesize": 8,
-        "axes.labelsize": 8,
-        "legend.fontsize": 7,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.linewidth": 0.6,
-        "lines.linewidth": 1.1,
-        "lines.markersize": 4,
-        "legend.frameon": False,
-        "figure.dpi": 120,
-        "savefig.dpi": 250,
-        "pdf.fonttype": 42,  # text stays text
-        "svg.fonttype": "none",
-    }
-    with mpl.rc_context(settings):
+    """Within the block matplotlib's settings are its defaults and `SETTINGS`; afterwards they are the user's again.
+
+    The backend is neither asked for nor changed.
+    """
+    with mpl_style.context(["default", SETTINGS]):
         yield
+
+
+class Figure(figure.Figure):
+    """A figure that looks the same whatever the user's settings are when it is drawn or written.
+
+    Matplotlib looks much of them up that late: fonts, ticks, TeX, the box that is written.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        with paper():
+            super().draw(renderer)
+
+    def savefig(self, *args: Any, **options: Any) -> None:
+        with paper():
+            super().savefig(*args, **options)
 
 
 def plain_log(axis: Axis) -> None:
@@ -76,7 +102,30 @@ def plain_log(axis: Axis) -> None:
     axis.set_minor_formatter("")
 
 
+def bars(rows: Any, key: str, scale: Any = 1.0) -> list[Any]:
+    """Lengths of the bars below and above `rows[key]` / scale, as `errorbar` takes them.
+
+    Args:
+        rows: a table of results, or one row.
+        scale: one number, or one for each row.
+    """
+    value = np.asarray(rows[key], dtype=float)
+    low, high = intervals.ends(rows, key)
+    scale = np.asarray(scale, dtype=float)
+    return [(value - low) / scale, (high - value) / scale]
+
+
 def ends(row: Any, key: str) -> list[list[float]] | None:
-    """Lengths of the bars below and above `row[key]`, as `errorbar` takes them; None where there is no interval."""
-    low, high = row[f"{key}_low"], row[f"{key}_high"]
-    return None if pd.isna(low) else [[row[key] - low], [high - row[key]]]
+    """The same of one row; None where it has no interval."""
+    if pd.isna(row[f"{key}_low"]):
+        return None
+    below, above = bars(row, key)
+    return [[float(below)], [float(above)]]
+
+
+def log_x_where_positive(ax: Axes, values: Iterable[float]) -> None:
+    """A logarithmic axis of x, with plain numbers, unless a value is zero."""
+    shown = [value for value in values if not pd.isna(value)]
+    if shown and min(shown) > 0:
+        ax.set_xscale("log")
+        plain_log(ax.xaxis)

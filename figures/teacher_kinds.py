@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 
 def figure(results: Any) -> Figure:
@@ -36,6 +36,7 @@ def figure(results: Any) -> Figure:
             first.set_xlabel("teacher: KL to p, nats" if known else "teacher: test loss, nats")
             second.set_xlabel("student: test accuracy")
             third.set_xlabel("student: noise of the accuracy")
+            style.log_x_where_positive(third, _noises(group, replicas))
         data = students.iloc[0]
         fig.suptitle(
             f"{data.data}, {students['replicas'].max()} teachers and students (grey), bars: 95 % intervals, "
@@ -43,6 +44,12 @@ def figure(results: Any) -> Figure:
             fontsize=7, color="#444444",
         )  # fmt: skip
     return fig
+
+
+def _noises(group: pd.DataFrame, replicas: pd.DataFrame) -> list[float]:
+    """Noises of the accuracy that are drawn: means and replicas."""
+    own = replicas.loc[replicas["cell"].isin(group["cell"])]
+    return [*group["noise_accuracy"], *own.get("noise_accuracy", ())]
 
 
 def _labels(group: pd.DataFrame) -> list[str]:

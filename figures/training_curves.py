@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from kdsim.figures import style
+from kdsim.figures.style import Figure
 
 COLORS = (style.BLACK, style.BLUE, style.RED, style.GREEN, style.PURPLE, style.ORANGE)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from kdsim import __version__, cli_check, cli_claims, cli_cost, cli_gallery, cli_output, cli_reproduce, cli_training
 from kdsim.cli_data import data
@@ -72,7 +72,22 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(
+class Command(TyperCommand):
+    """A command; what the code of a study file prints while it runs goes to standard error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with cli_output.own_output():
+            return super().invoke(ctx)
+
+
+class Application(typer.Typer):
+    """The command line, whose commands are `Command`s."""
+
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        return super().command(name, cls=Command, **options)
+
+
+app = Application(
     cls=Commands,
     help=HELP,
     add_completion=False,
@@ -183,7 +198,7 @@ def show_study(
     training = trainings.is_training(study)
     rows = trainings.planned_rows(study) if training else packs.predicted_rows(study)
     cost = trainings.estimate(study) if training else packs.estimate(study)
-    print(f"{study.name}: {getattr(study, 'summary', None) or report.summary_line(type(study))}\n")
+    cli_output.say(f"{study.name}: {getattr(study, 'summary', None) or report.summary_line(type(study))}\n")
     texts = [[setting.key, setting.value, setting.doc] for setting in report.settings(study)]
     cli_output.print_table(report.Table(["key of --set", "value", "meaning"], texts))
     planned = computations.planned_rows(study) if training else []
@@ -194,7 +209,8 @@ def show_study(
     calls = f"{cost.packs} {'training' if training else 'engine call'}{'s' * (cost.packs != 1)}"
     seconds = cli_output.duration(cost.seconds)
     aside = f", not counting {len(planned)} computation{'s' * (len(planned) > 1)}" if planned else ""
-    print(f"\n{cost.cells} cells in {calls}, {cost.replica_steps:,} replica-steps, about {seconds} here{aside}")
+    steps = f"{cost.replica_steps:,} replica-steps"
+    cli_output.say(f"\n{cost.cells} cells in {calls}, {steps}, about {seconds} here{aside}")
 
 
 @app.command(short_help="Theory without simulation: bounds, predicted floors.")
@@ -258,7 +274,7 @@ def results(
         from kdsim.study import table_text
 
         write = table_text.markdown if as_markdown else table_text.latex
-        print("\n\n".join(map(write, tables_of(stored.records, stored))))
+        cli_output.say("\n\n".join(map(write, tables_of(stored.records, stored))))
     else:
         print_results(stored.records, stored)
 
@@ -293,7 +309,7 @@ def figure(
     function = cli_output.stored_figure(stored, study)
     files, failed = draw(function, stored, extensions)
     for file in files:
-        print(file)
+        cli_output.say(file)
     return failed
 
 
@@ -358,12 +374,12 @@ def _list(classes: Sequence[type]) -> None:
     from kdsim.study.report import Table, settings, summary_line
 
     for cls in classes:
-        print(f"{cls.name}: {summary_line(cls)}")
+        cli_output.say(f"{cls.name}: {summary_line(cls)}")
         rows = [[f"  {item.key}", item.value, item.doc] for item in settings(cls())]
         if rows:
             cli_output.print_table(Table(["  field", "default", "meaning"], rows))
         else:
-            print()
+            cli_output.say()
 
 
 def _load(target: str, texts: list[str] | None, quick: bool, **options: str | None) -> Study:
@@ -407,12 +423,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An error is one line on standard error; with KDSIM_TRACEBACK=1 in the environment it is Python's traceback.
     """
-    os.environ["MPLBACKEND"] = "Agg"  # figures go to files
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a stored text may have what no encoding has
     data_dir = os.environ.get("KDSIM_DATA")
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="kdsim", standalone_mode=False)
+        with cli_output.windowless():  # figures go to files
+            code = app(args=None if arguments is None else list(arguments), prog_name="kdsim", standalone_mode=False)
         sys.stdout.flush()
     except Stopped as stop:
         cli_output.note(str(stop))

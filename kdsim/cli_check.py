@@ -8,6 +8,7 @@ import typer
 
 from kdsim import cli_output
 from kdsim.cli_run import Json, Out
+from kdsim.text import one_line
 
 LISTED = 20
 """Notices of one sort that are printed; --json has all."""
@@ -34,13 +35,13 @@ def check_results(out: Out = "results", as_json: Json = False) -> int:
     notices = [finding for finding in found.findings if finding.kind != BROKEN]
     shown = [*found.damaged, *notices[:LISTED]]
     for item in shown:  # not a table: paths are to be copied, and too long to stand beside something
-        print(f"{item.kind}: {cli_output.one_line(item.path)}")
-        print(*(f"  {cli_output.one_line(text)}" for text in (item.what, item.advice) if text), "", sep="\n")
+        cli_output.say(f"{item.kind}: {one_line(item.path)}")
+        cli_output.say(*(f"  {one_line(text)}" for text in (item.what, item.advice) if text), "", sep="\n")
     if len(notices) > LISTED:
-        print(f"... and {len(notices) - LISTED} more notices: --json has all\n")
+        cli_output.say(f"... and {len(notices) - LISTED} more notices: --json has all\n")
     read = ", ".join(f"{count} {name}" for name, count in found.counts.items())
     count = len(found.damaged)
-    print(f"{out}: read {read}; " + (f"{count} damaged" if count else "nothing is damaged"))
+    cli_output.say(f"{out}: read {read}; " + (f"{count} damaged" if count else "nothing is damaged"))
     return 1 if count else 0
 
 

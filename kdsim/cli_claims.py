@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ import typer
 from kdsim import __version__, cli_output
 from kdsim.cli_run import DataDir, ExecutorName, How, Json, Out, Scheduler, Stopped, Workers, use_data
 from kdsim.config import ConfigError, choose, error_line
+from kdsim.text import folded
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.claims.base import Claim
@@ -148,14 +148,13 @@ def _print(findings: Sequence[Finding], files: Sequence[Path]) -> None:
     from kdsim.claims import report
 
     cli_output.print_table(report.summary_table(findings))
-    print()
-    width = cli_output.console().width
+    cli_output.say()
     for line in report.reasons(findings):
         indent = len(line) - len(line.lstrip())
-        print(textwrap.fill(line, width, subsequent_indent=" " * (indent + 2), break_on_hyphens=False))
-    print()
+        cli_output.say(*folded(line, cli_output.line_width(), hanging=indent + 2), sep="\n")
+    cli_output.say()
     for file in files:
-        print(f"report   {file}")
+        cli_output.say(f"report   {file}")
 
 
 def register(app: typer.Typer) -> None:

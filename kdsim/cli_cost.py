@@ -44,7 +44,7 @@ def print_cost(study: Study, out: str, workers: int | None) -> None:
         cost = study_cost(study, Store(out))
     cli_output.print_table(_table(cost))
     for line in (*_totals(cost, out), *_durations(cost, workers)):
-        print(line)
+        cli_output.say(line)
 
 
 def _table(cost: StudyCost) -> Table:

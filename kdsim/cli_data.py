@@ -9,6 +9,7 @@ import typer
 
 from kdsim import cli_output
 from kdsim.config import ConfigError
+from kdsim.text import one_line
 
 data = typer.Typer(
     help="Image data sets in a folder of yours. Nothing is downloaded unless you ask for it.",
@@ -29,9 +30,9 @@ def check_folder(data_dir: Folder = None) -> int:
 
     findings = check(_folder(data_dir))
     for finding in findings:
-        print(finding)
+        cli_output.say(one_line(str(finding)))
     if not findings:
-        print(f"no data set that kdsim knows in {data_dir}: kdsim data fetch cifar10 --data-dir {data_dir}")
+        cli_output.say(f"no data set that kdsim knows in {data_dir}: kdsim data fetch cifar10 --data-dir {data_dir}")
     return int(any(finding.fault for finding in findings))
 
 
@@ -44,7 +45,7 @@ def fetch_archive(
     """Download an official archive into the data folder and check its digest; goes on where it was interrupted."""
     from kdsim.data import fetch
 
-    print(fetch(name, _folder(data_dir), progress=_Progress(name), kind=kind))
+    cli_output.say(fetch(name, _folder(data_dir), progress=_Progress(name), kind=kind))
 
 
 def _folder(data_dir: str | None) -> str:

@@ -49,7 +49,7 @@ def gallery(
             file.replace(to / "README.md")
     except OSError as error:
         raise ConfigError(f"--to = {str(to)!r} cannot be written: {error.strerror}") from None
-    print(to / "README.md")
+    cli_output.say(to / "README.md")
     return code
 
 

@@ -7,24 +7,89 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kdsim.text import one_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from kdsim.study.base import Study
     from kdsim.study.report import Table
     from kdsim.study.runner import Progress
     from kdsim.study.store import StudyResults
 
-WIDTH = 120
-"""Columns where the output is no terminal and COLUMNS says nothing."""
 LONGEST = 5000
 """Characters of a line."""
 LINE_SECONDS = 15.0
 """Time between two progress lines where standard error is no terminal."""
+
+
+_own: list[TextIO | None] = []
+"""Standard output as it was before `own_output`."""
+
+
+def _standard_output() -> TextIO | None:
+    return _own[-1] if _own else sys.stdout
+
+
+def say(*texts: object, sep: str = " ", end: str = "\n") -> None:
+    """Like `print`, on the standard output that is kdsim's own, see `own_output`."""
+    stream = _standard_output()
+    if stream is None:  # closed when the process started
+        return
+    text = sep.join(map(str, texts))
+    try:
+        "±".encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = text.replace("±", "+-")
+    print(text, end=end, file=stream)
+
+
+@contextmanager
+def own_output() -> Iterator[None]:
+    """Within the block standard output is kdsim's: what a study file and its processes print goes to standard error.
+
+    Both `sys.stdout` and, in a process whose standard output it is, file descriptor 1 are led there; `say` alone still
+    writes to what standard output was.
+    """
+    outer = sys.stdout
+    if not _is_descriptor(outer, 1):  # of a notebook or a test
+        with _led_to_errors(_standard_output()):
+            yield
+        return
+    outer.flush()
+    with open(os.dup(1), "w", encoding=outer.encoding, errors=outer.errors) as own:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(2 if _is_descriptor(sys.stderr, 2) else nothing.fileno(), 1)
+        try:
+            with _led_to_errors(own):
+                yield
+        finally:
+            outer.flush()
+            os.dup2(own.fileno(), 1)
+
+
+@contextmanager
+def _led_to_errors(own: TextIO | None) -> Iterator[None]:
+    """Within the block `sys.stdout` is standard error, and `say` writes to `own`."""
+    outer = sys.stdout
+    _own.append(own)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        _own.pop()
+        sys.stdout = outer
+
+
+def _is_descriptor(stream: TextIO | None, number: int) -> bool:
+    """Whether a stream writes to this open file descriptor of the process."""
+    try:
+        os.fstat(number)
+        return stream.fileno() == number
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def note(text: str) -> None:
@@ -40,62 +105,40 @@ def error(text: str) -> None:
     note(f"error: {text}")
 
 
-def one_line(text: str) -> str:
-    """The text without line breaks, and with characters that would act on a terminal escaped."""
-    line = " ".join(text.split())
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
-
-
 def print_json(content: Mapping[str, Any]) -> None:
     """One strict JSON object on standard output."""
     from kdsim.study.rows import json_ready
 
-    print(json.dumps(json_ready(content), indent=1, allow_nan=False))
+    say(json.dumps(json_ready(content), indent=1, allow_nan=False))
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows as CSV on standard output."""
     import pandas as pd
 
-    print(pd.DataFrame(list(rows)).to_csv(index=False), end="")
+    say(pd.DataFrame(list(rows)).to_csv(index=False), end="")
 
 
-def console() -> Console:
-    """Standard output as a rich console."""
-    from rich.console import Console
+def line_width() -> int | None:
+    """Characters of a line: what COLUMNS says if it is a whole number above zero, else those of the terminal.
 
-    fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(file=sys.stdout, width=WIDTH if fixed else None, highlight=False, soft_wrap=False)
+    None, no limit, where there is neither: what is read from a pipe or a file depends on no guess.
+    """
+    columns = os.environ.get("COLUMNS", "").strip()
+    if columns.isdecimal() and 0 < len(columns) < 10 and int(columns) > 0:
+        return int(columns)
+    stream = _standard_output()
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):  # no terminal, closed, or no file at all
+        return None
 
 
 def print_table(table: Table) -> None:
-    """A table, above it what all rows share, below it its notes."""
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
+    """A table, above it what all rows share, below it its notes. No cell is cut: see `table_text.plain`."""
+    from kdsim.study.table_text import plain
 
-    out = console()
-    if table.common:
-        out.print(Text(", ".join(f"{key} {value}" for key, value in table.common.items())))
-    columns = dict(zip(table.headers, zip(*table.rows, strict=True), strict=True)) if table.rows else {}
-    widths = {header: max(map(len, (header, *texts))) for header, texts in columns.items()}
-    left_out = []
-    for header in table.optional:
-        if header in widths and sum(widths.values()) + len(widths) > out.width:
-            left_out.append(header)
-            del columns[header], widths[header]
-    gap = 1 if sum(widths.values()) + 2 * len(widths) < out.width else 0
-    grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), show_edge=False)
-    for header in columns:
-        flush = "right" if header in table.numeric else "left"
-        grid.add_column(Text(header), justify=flush, overflow="fold", min_width=min(widths[header], 16))
-    for cells in zip(*columns.values(), strict=True):
-        grid.add_row(*map(Text, cells))
-    out.print("", grid, "")
-    for line in table.notes:
-        out.print(Text(line))
-    if left_out:
-        out.print(Text(f"The terminal is too narrow for {', '.join(left_out)}; --csv and --json have all columns."))
+    say(plain(table, line_width()))
 
 
 def duration(seconds: float) -> str:
@@ -159,6 +202,27 @@ def _line(meter: _Meter, progress: Progress) -> None:
     if text and time.monotonic() - meter.last_line >= LINE_SECONDS:
         meter.last_line = time.monotonic()
         note(f"{100 * progress.share:.0f} % of {progress.total:,} replica-steps, {text}")
+
+
+@contextmanager
+def windowless() -> Iterator[None]:
+    """Within the block a matplotlib that is imported there opens no window; afterwards its backend is the user's."""
+    chosen = os.environ.get("MPLBACKEND")
+    imported = "matplotlib" in sys.modules
+    os.environ["MPLBACKEND"] = "Agg"
+    try:
+        yield
+    finally:
+        del os.environ["MPLBACKEND"]
+        if chosen is not None:
+            os.environ["MPLBACKEND"] = chosen
+        mpl = sys.modules.get("matplotlib")
+        if not imported and mpl is not None:
+            # Not by `mpl.use`, which takes no "decide when the first window opens", nor by reading, which decides.
+            dict.__setitem__(mpl.rcParams, "backend", dict.__getitem__(mpl.rcParamsOrig, "backend"))
+            if chosen:
+                with suppress(ValueError):  # no backend of matplotlib's
+                    mpl.rcParams["backend"] = chosen
 
 
 # Figures: kdsim.figures is imported here only ---------------------------------------------------

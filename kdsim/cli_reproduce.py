@@ -12,6 +12,7 @@ import typer
 from kdsim import cli_output
 from kdsim.cli_run import DataDir, Json, Stopped, use_data
 from kdsim.config import ConfigError, require_count
+from kdsim.text import one_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.study.report import Table
@@ -106,10 +107,10 @@ def reproduce(
     else:
         cli_output.print_table(_table(found))
         for why, count in Counter(v.why for v in found.verdicts if v.verdict == NOT_CHECKED).items():
-            print(f"not checked, {_cells(count)}: {cli_output.one_line(why)}")
-        print(_summary(found))
+            cli_output.say(f"not checked, {_cells(count)}: {one_line(why)}")
+        cli_output.say(_summary(found))
         if keep is not None:
-            print(f"rerun    {keep}")
+            cli_output.say(f"rerun    {keep}")
     return 0 if found.agrees else 1
 
 
@@ -157,7 +158,7 @@ def _table(found: Reproduction) -> Table:
             verdict.verdict,
             "" if verdict.relative is None else f"{verdict.relative:.1e}" if verdict.relative else "0",
             "" if verdict.z is None else f"{verdict.z:.2g}",
-            "" if verdict.verdict == NOT_CHECKED else cli_output.one_line(verdict.why),
+            "" if verdict.verdict == NOT_CHECKED else one_line(verdict.why),
         ]
         for verdict in found.verdicts
     ]

@@ -181,10 +181,10 @@ def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
         cli_output.print_json(content | ({"failures": result.failures} if result.failures else {}))
         return code
     spent = f"{result.replica_steps:,} replica-steps in {cli_output.duration(result.engine_seconds)}"
-    print(f"\n{spent}" if result.replica_steps else "\nnothing to simulate: all cells were stored")
-    print(f"results  {result.folder}")
+    cli_output.say(f"\n{spent}" if result.replica_steps else "\nnothing to simulate: all cells were stored")
+    cli_output.say(f"results  {result.folder}")
     for file in figures:
-        print(f"figure   {file}")
+        cli_output.say(f"figure   {file}")
     return code
 
 

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"config", "sources", "study_files", "data_files", "texts"}
-BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted", "fingerprint"}
+BOTTOM = {"config", "sources", "study_files", "data_files", "texts", "text"}
+BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted", "fingerprint", "intervals"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
 TRAINED = {"engines", "networks", "training"}
 ALLOWED: dict[str, set[str]] = {
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "fingerprint": {"population", "rng"},
     "files": {"config", "untrusted"},
     "untrusted": set(),
+    "text": set(),
     "threads": set(),
     "problems": BASE,
     "supervision": BASE,
@@ -42,7 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "study": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure"},
     "studies": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "study"},
     "claims": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "study", "studies"},
-    "figures": set(),
+    "intervals": set(),
+    "figures": {"intervals"},
     "cli": BASE
     | CONTENT
     | TRAINED

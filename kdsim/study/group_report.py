@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdsim.study.report import Row, Table, number, plus_minus
+from kdsim.study.report import Row, Table, interval_text, number, plus_minus
 from kdsim.study.training_rows import TRAINING
 from kdsim.training.groups import GROUPS
 
@@ -95,15 +95,15 @@ def _bias_table(rows: Sequence[Row]) -> Table:
 
 
 def _percent(row: Mapping[str, Any], key: str) -> str:
-    value, low = row.get(key), row.get(f"{key}_low")
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f}" + ("" if low is None else f" ± {100 * (value - low):.1f}")
+    return interval_text(row, key, _tenths, _tenths, lambda end: f"{100 * end:.3g}")
+
+
+def _tenths(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def _short(row: Mapping[str, Any], key: str) -> str:
     """A divergence in few characters."""
-    value, low = row.get(key), row.get(f"{key}_low")
-    if value is None or low is None:
+    if row.get(f"{key}_low") is None:
         return plus_minus(row, key)
-    return f"{value:.3f} ± {value - low:.1g}"
+    return interval_text(row, key, lambda value: f"{value:.3f}", lambda half: f"{half:.1g}")

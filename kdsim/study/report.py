@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kdsim.config import CLASS, MARKS, kind_of
+from kdsim.intervals import ends
 from kdsim.measure.floors import FEWEST_REPLICAS
 from kdsim.study.rows import predicted_floor
 from kdsim.study.training_rows import TRAINING
@@ -19,6 +20,7 @@ UNKNOWN_DRIFT = "drift?"
 """Mark of a row of which it is not known whether its floor is stationary."""
 BEYOND = "beyond"
 """In place of a second-order floor at step sizes at which it is not stated."""
+Text = Callable[[float], str]
 
 _IDENTITY = (
     "problem",
@@ -313,10 +315,29 @@ def _training_mark(row: Row) -> str:
 
 def plus_minus(row: Row, key: str) -> str:
     """A mean with half its 95 % interval, where there is one."""
+    return interval_text(row, key, number, lambda half: number(half, 2))
+
+
+def interval_text(row: Row, key: str, value_text: Text, half_text: Text, end_text: Text | None = None) -> str:
+    """A mean and its 95 % interval: value ± half, or value (low to high) where half would leave the quantity's range.
+
+    Args:
+        value_text, half_text: of the mean, and of half the interval.
+        end_text: of the ends of the interval where they are shown; None for three digits.
+    """
     value, low = row.get(key), row.get(f"{key}_low")
     if value is None:
         return "-"
-    return number(value) if low is None else f"{number(value)} ± {number(value - low, 2)}"
+    if low is None:
+        return value_text(value)
+    lower, upper = ends(row, key)
+    if lower == low:
+        return f"{value_text(value)} ± {half_text(value - low)}"
+    return f"{value_text(value)} ({' to '.join(map(end_text or _end_text, (lower, upper)))})"
+
+
+def _end_text(end: float) -> str:
+    return number(end, 2)
 
 
 def _table(rows: Sequence[Row], optional: tuple[str, ...]) -> Table:
@@ -402,8 +423,12 @@ def _measured(row: Row, key: str) -> str:
     value = row[key]
     if not value:
         return number(value)
-    percent = 50 * (row[f"{key}_high"] - row[f"{key}_low"]) / value
-    return f"{number(value)} ± {percent:.{2 if percent < 99.5 else 3}g} %"
+
+    def percent(half: float) -> str:
+        share = 100 * half / abs(value)
+        return f"{share:.{2 if share < 99.5 else 3}g} %"
+
+    return interval_text(row, key, number, percent)
 
 
 def _mark(row: Row) -> str:

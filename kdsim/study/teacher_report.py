@@ -11,7 +11,7 @@ import torch
 from kdsim.measure.comparison import RankCorrelation, differences, rank_correlation
 from kdsim.study import deviation_report
 from kdsim.study.computations import COMPUTATION
-from kdsim.study.report import Row, Table, computation_tables, number, plus_minus, training_table
+from kdsim.study.report import Row, Table, computation_tables, interval_text, number, plus_minus, training_table
 from kdsim.study.training_rows import TEACHER, TRAINING
 
 BASELINE = "deterministic"
@@ -127,10 +127,11 @@ def _baseline(group: Sequence[Row]) -> Row | None:
 
 
 def _percent(row: Row, key: str) -> str:
-    value, low = row.get(key), row.get(f"{key}_low")
-    if value is None:
-        return "-"
-    return f"{100 * value:.2f}" if low is None else f"{100 * value:.2f} ± {100 * (value - low):.2f}"
+    return interval_text(row, key, _hundredths, _hundredths, lambda end: f"{100 * end:.3g}")
+
+
+def _hundredths(share: float) -> str:
+    return f"{100 * share:.2f}"
 
 
 def comparisons(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, Any]]:
