@@ -8,7 +8,7 @@ import typer
 
 from kdsim import cli_output
 from kdsim.cli_run import Json, Out
-from kdsim.text import one_line
+from kdsim.plain_text import one_line
 
 LISTED = 20
 """Notices of one sort that are printed; --json has all."""

@@ -13,7 +13,7 @@ import typer
 from kdsim import __version__, cli_output
 from kdsim.cli_run import DataDir, ExecutorName, How, Json, Out, Scheduler, Stopped, Workers, use_data
 from kdsim.config import ConfigError, choose, error_line
-from kdsim.text import folded
+from kdsim.plain_text import folded
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.claims.base import Claim

@@ -9,7 +9,7 @@ import typer
 
 from kdsim import cli_output
 from kdsim.config import ConfigError
-from kdsim.text import one_line
+from kdsim.plain_text import one_line
 
 data = typer.Typer(
     help="Image data sets in a folder of yours. Nothing is downloaded unless you ask for it.",

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kdsim.text import one_line
+from kdsim.plain_text import one_line
 
 if TYPE_CHECKING:
     from kdsim.study.base import Study

@@ -12,7 +12,7 @@ import typer
 from kdsim import cli_output
 from kdsim.cli_run import DataDir, Json, Stopped, use_data
 from kdsim.config import ConfigError, require_count
-from kdsim.text import one_line
+from kdsim.plain_text import one_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.study.report import Table

@@ -19,11 +19,11 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
-from kdsim import data_files, sources, study_files, texts
+from kdsim import data_files, setting_texts, sources, study_files
 
 SCHEMA_VERSION = 2
 """Version of the stored form. It is part of every digest: a change of the schema reuses no old result."""
@@ -122,6 +122,47 @@ def by_name(implementations: Iterable[type[T]]) -> dict[str, type[T]]:
     return {cls.name: cls for cls in implementations}
 
 
+# Numbers of other libraries ---------------------------------------------------------------
+
+
+class Configuration:
+    """Base of the configurations: when one is built, numbers of numpy and torch become Python's, before its validation.
+
+    So a configuration, its digest and what is computed with it are those of the same number of Python: np.int32 would
+    overflow, np.float32 would round what is multiplied with it.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__post_init__" in cls.__dict__:
+            cls.__post_init__ = _after_numbers(cls.__dict__["__post_init__"])
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if (number := python_numbers(value)) is not value:
+                object.__setattr__(self, name, number)
+
+
+def _after_numbers(validate: Callable[[Any], None]) -> Callable[[Any], None]:
+    @wraps(validate)
+    def post_init(self: Any) -> None:
+        Configuration.__post_init__(self)
+        validate(self)
+
+    return post_init
+
+
+def python_numbers(value: Any) -> Any:
+    """A number of numpy or torch (an array of no dimension) as Python's, also within tuples; all else as it is."""
+    if type(value) is tuple:
+        items = tuple(python_numbers(item) for item in value)
+        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
+        number = value.item()
+        return number if type(number) in (bool, int, float) else value
+    return value
+
+
 # JSON form and digest --------------------------------------------------------------------
 
 
@@ -131,8 +172,9 @@ def encode(config: Any) -> Any:
     A class defined outside kdsim also carries the SHA-256 of the sources that it stands on (`source_digest`), so that
     an edited noise model is another configuration; and a configuration that names files of data carries theirs
     (`kdsim.data_files`). An int in a field annotated float is written as the float that it stands for: Dirichlet(3)
-    and Dirichlet(3.0) are one configuration.
+    and Dirichlet(3.0) are one configuration; a number of numpy counts as Python's.
     """
+    config = python_numbers(config)
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         cls = type(config)
         hints = _hints(cls)
@@ -177,6 +219,7 @@ def _hints(cls: type) -> dict[str, Any]:
 def _as_float(value: Any, hint: Any) -> Any:
     """`value` with float for int wherever `hint` says float and not int."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    value = python_numbers(value)
     if type(value) is int:
         options = args if origin in (typing.Union, types.UnionType) else (hint,)
         return float(value) if float in options and int not in options and abs(value) <= 2**53 else value
@@ -416,23 +459,23 @@ def _parse(key: str, text: str, hint: Any, kinds: Mapping[type, Mapping[str, typ
     if origin is Literal:
         return choose(f"{key} =", text, {str(allowed): allowed for allowed in args})
     if origin is tuple:
-        parts = _read(key, text, texts.items)
+        parts = _read(key, text, setting_texts.items)
         each = (args[0],) * len(parts) if len(args) == 2 and args[1] is ... else args
         require(len(parts) == len(each), key, text, f"{len(each)} values with commas between them")
         return tuple(_parse(key, part, kind, kinds) for part, kind in zip(parts, each, strict=True))
     if hint is bool:
         return choose(f"{key} =", text.lower(), {"true": True, "false": False, "yes": True, "no": False})
     if hint in (int, float):
-        return _read(key, text, texts.integer if hint is int else texts.number)
+        return _read(key, text, setting_texts.integer if hint is int else setting_texts.number)
     if hint is str:
         return text
     if hint is Path:
-        return _read(key, text, texts.path)
+        return _read(key, text, setting_texts.path)
     raise ConfigError(f"key {key!r} cannot be set from text; set its parts ({key}.NAME=VALUE) or write a study file")
 
 
 def _read(key: str, text: str, reader: Callable[[str], T]) -> T:
-    """What a function of `kdsim.texts` makes of a text."""
+    """What a function of `kdsim.setting_texts` makes of a text."""
     try:
         return reader(text)
     except ValueError as error:

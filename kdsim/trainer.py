@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from kdsim import config
-from kdsim.config import ConfigError, require, require_between, require_count
+from kdsim.config import ConfigError, Configuration, require, require_between, require_count
 from kdsim.data.augmentation import Normalisation, Unchanged
 from kdsim.data.points import forget_points
 from kdsim.data.sources import ImageSource, KnownImages, PointSource, Pools, Source
@@ -56,7 +56,7 @@ FEWEST_LOOKS = 12
 """Evaluations of a training that does not say how many."""
 
 
-class Teacher(ABC):
+class Teacher(Configuration, ABC):
     """Trained networks that say what an image's class probabilities are. Implementations are frozen dataclasses.
 
     A teacher is a supervision: it takes its place in a `StudentTrainer`. There are `count` independent teachers of one
@@ -144,7 +144,7 @@ def teacher_scores(
 
 
 @dataclass(frozen=True)
-class StudentTrainer:
+class StudentTrainer(Configuration):
     """A student, what it learns from, and how. A configuration: its digest names its results.
 
     Attributes:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"config", "sources", "study_files", "data_files", "texts", "text"}
+BOTTOM = {"config", "sources", "study_files", "data_files", "setting_texts", "plain_text"}
 BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted", "fingerprint", "intervals"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
 TRAINED = {"engines", "networks", "training"}
@@ -17,8 +17,8 @@ ALLOWED: dict[str, set[str]] = {
     "sources": set(),
     "data_files": set(),
     "study_files": {"sources"},
-    "config": {"sources", "study_files", "data_files", "texts"},
-    "texts": set(),
+    "config": {"sources", "study_files", "data_files", "setting_texts"},
+    "setting_texts": set(),
     "rng": set(),
     "simplex": set(),
     "population": {"config", "simplex"},
@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "fingerprint": {"population", "rng"},
     "files": {"config", "untrusted"},
     "untrusted": set(),
-    "text": set(),
+    "plain_text": set(),
     "threads": set(),
     "problems": BASE,
     "supervision": BASE,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdsim.config import ConfigError, require, require_count
+from kdsim.config import ConfigError, Configuration, require, require_count
 from kdsim.data.base import require_images
 from kdsim.rng import Draws, Stream, uniform_index
 
@@ -22,7 +22,7 @@ FILLS = ("zero", "reflect")
 
 
 @dataclass(frozen=True)
-class CropFlip:
+class CropFlip(Configuration):
     """Shift each image by up to `padding` pixels in both directions, then mirror every other one.
 
     Padding all sides and cropping back to the size before is a shift, uniform over the (2 padding + 1)^2 crops.

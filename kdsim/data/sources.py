@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, require, require_between
+from kdsim.config import ConfigError, Configuration, require, require_between
 from kdsim.data.base import ImageData, require_images, require_labels
 from kdsim.population import Population
 from kdsim.problems import Images
@@ -80,7 +80,7 @@ class Described(Protocol):
     digest: str
 
 
-class Source(ABC):
+class Source(Configuration, ABC):
     """Where images or points come from. Implementations are frozen dataclasses whose fields are keys of `--set`."""
 
     name: ClassVar[str]

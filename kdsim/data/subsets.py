@@ -19,14 +19,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, require, require_between, require_count
+from kdsim.config import ConfigError, Configuration, require, require_between, require_count
 from kdsim.rng import Draws, Stream
 
 ROUNDING = 1e-9
 """A product such as 0.29 * 100 = 28.999999999999996 counts as the integer that it stands for."""
 
 
-class Subset(ABC):
+class Subset(Configuration, ABC):
     """A rule that chooses images by their labels. Implementations are frozen dataclasses."""
 
     name: ClassVar[str]

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, choose, kind_of, require, require_between, require_count, shown
+from kdsim.config import ConfigError, Configuration, choose, kind_of, require, require_between, require_count, shown
 from kdsim.engines.optimisers import GradientDescent, Optimiser
 from kdsim.engines.recorder import Record, Recording
 from kdsim.engines.schedules import Constant, Schedule
@@ -24,7 +24,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Configuration):
     """How SGD visits the pool.
 
     Attributes:

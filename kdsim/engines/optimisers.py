@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdsim.config import require, require_between, require_positive
+from kdsim.config import Configuration, require, require_between, require_positive
 
 HELD = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 """Positive numbers that float32 holds without loss."""
@@ -27,7 +27,7 @@ def require_held(what: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class Optimiser(ABC):
+class Optimiser(Configuration, ABC):
     """An update rule.
 
     Attributes:

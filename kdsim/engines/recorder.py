@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, require, require_between, require_count
+from kdsim.config import ConfigError, Configuration, require, require_between, require_count
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 
@@ -20,7 +20,7 @@ DIVERGED = 1e12
 
 
 @dataclass(frozen=True)
-class Recording:
+class Recording(Configuration):
     """When to record. Two settings of one run differ only in what is seen, never in the path.
 
     Attributes:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from kdsim.config import require, require_between, require_positive
+from kdsim.config import Configuration, require, require_between, require_positive
 
 
 @dataclass(frozen=True)
-class Schedule(ABC):
+class Schedule(Configuration, ABC):
     """A factor on the step size."""
 
     name: ClassVar[str]

@@ -11,7 +11,7 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, require, require_between, require_positive
+from kdsim.config import ConfigError, Configuration, require, require_between, require_positive
 from kdsim.losses.posterior import PosteriorOrder, average_posterior
 from kdsim.losses.standardise import standardise
 from kdsim.losses.terms import label_cross_entropy, require_same_shape
@@ -22,7 +22,7 @@ TEMPERATURES = 1e-3, 1e4
 """Ends of the temperatures. Beyond them T^2 KL(p_T, q_T) in float32 is 0, infinite, or all rounding."""
 
 
-class DistillationLoss(ABC):
+class DistillationLoss(Configuration, ABC):
     """label weight * label term + teacher weight * teacher term. Implementations are frozen dataclasses."""
 
     name: ClassVar[str]

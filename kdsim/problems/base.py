@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
+from kdsim.config import Configuration
 from kdsim.population import Population
 
 
@@ -16,7 +17,7 @@ class Split(NamedTuple):
     test: Population
 
 
-class Problem(ABC):
+class Problem(Configuration, ABC):
     """A generator of populations. Implementations are frozen dataclasses whose fields are its parameters."""
 
     name: ClassVar[str]

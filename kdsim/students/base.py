@@ -14,14 +14,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, require
+from kdsim.config import ConfigError, Configuration, require
 from kdsim.population import LARGEST, Population
 
 RidgeKind = Literal["none", "centred", "ordinary"]
 
 
 @dataclass(frozen=True)
-class LinearStudent(ABC):
+class LinearStudent(Configuration, ABC):
     """A linear student with a ridge.
 
     Attributes:

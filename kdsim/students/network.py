@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdsim.config import require, require_between
+from kdsim.config import Configuration, require, require_between
 from kdsim.population import LARGEST, Population
 from kdsim.rng import Draws, Stream
 from kdsim.students.base import LinearStudent, RidgeKind
@@ -27,7 +27,7 @@ AddGradient = Callable[[Tensor, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
-class NetworkStudent(ABC):
+class NetworkStudent(Configuration, ABC):
     """A student with a flat parameter vector and an ordinary ridge.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
-from kdsim.config import require, require_count, require_positive
+from kdsim.config import Configuration, require, require_count, require_positive
 from kdsim.engines.base import SGD
 from kdsim.engines.recorder import Recording
 from kdsim.problems.base import Problem
@@ -20,7 +20,7 @@ from kdsim.trainer import StudentTrainer, Teacher
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Configuration):
     """One simulated configuration. A cell IS its config: its digest names its results.
 
     Attributes:
@@ -74,7 +74,7 @@ class Computed:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Computation(ABC):
+class Computation(Configuration, ABC):
     """A cell that is computed in one call, for what needs no training: exact paths, sums, checks of an identity.
 
     Implementations are frozen dataclasses: the fields are the whole configuration, and their digest names the result.
@@ -90,7 +90,7 @@ class Computation(ABC):
         """The result; equal fields give equal results."""
 
 
-class Study(ABC):
+class Study(Configuration, ABC):
     """A study. Implementations are frozen dataclasses: fields are the keys of `--set`, `cells` declares the rest."""
 
     name: ClassVar[str]

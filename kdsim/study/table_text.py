@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
+from kdsim.plain_text import folded, one_line, printable
 from kdsim.study.report import Table
-from kdsim.text import folded, one_line, printable
 
 TEXT_MINIMUM = 16
 """Characters below which a column of text is not folded."""

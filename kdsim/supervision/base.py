@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdsim import simplex
-from kdsim.config import ConfigError
+from kdsim.config import ConfigError, Configuration
 from kdsim.rng import Draws
 from kdsim.supervision.declarations import require_class
 
@@ -46,7 +46,7 @@ class Target:
     y: Tensor | None = None
 
 
-class Supervision(ABC):
+class Supervision(Configuration, ABC):
     """A noise model on the Bayes class probabilities. Implementations are frozen dataclasses.
 
     The level (the one field named by `level_field`, if any) may be replaced by a tensor of shape

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from kdsim.config import require, require_between, require_count, require_positive
+from kdsim.config import Configuration, require, require_between, require_count, require_positive
 from kdsim.data.augmentation import CropFlip
 from kdsim.engines.optimisers import Adam, GradientDescent, Optimiser
 from kdsim.engines.schedules import Constant, Schedule, StepDecay
@@ -16,7 +16,7 @@ from kdsim.training.precision import Precision, require_precision
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Configuration):
     """Epochs, batches, optimiser, schedule, augmentation. The defaults are plain SGD, as theory has it.
 
     Attributes:

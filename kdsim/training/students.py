@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kdsim.config import choose, require_between
+from kdsim.config import Configuration, choose, require_between
 from kdsim.networks import NETWORKS, POINT_NETWORKS
 
 
 @dataclass(frozen=True)
-class ImageNetwork:
+class ImageNetwork(Configuration):
     """A network of `kdsim.networks` as a student.
 
     Attributes:
@@ -29,7 +29,7 @@ class ImageNetwork:
 
 
 @dataclass(frozen=True)
-class PointNetwork:
+class PointNetwork(Configuration):
     """A network of points as a student, in float32 whatever the recipe's precision.
 
     Attributes:

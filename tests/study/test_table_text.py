@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from kdsim.plain_text import folded, one_line, printable
 from kdsim.study.report import Table
 from kdsim.study.table_text import latex, markdown, plain
-from kdsim.text import folded, one_line, printable
 
 TABLE = Table(
     ["taught by", "|m - p|", "noise, %"],

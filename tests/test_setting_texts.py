@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsim import texts
+from kdsim import setting_texts
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from kdsim import texts
     ],
 )
 def test_integers(text: str, value: int) -> None:
-    assert texts.integer(text) == value and type(texts.integer(text)) is int
+    assert setting_texts.integer(text) == value and type(setting_texts.integer(text)) is int
 
 
 def test_what_is_no_integer() -> None:
@@ -36,7 +36,7 @@ def test_what_is_no_integer() -> None:
     )
     for text in [*wrong.split(), "true", "--1", "1e", ".", "1,0", "", " ", "1 0", " 1", "1\n", "9" * 5000]:
         with pytest.raises(ValueError, match=r"^must be an integer$"):
-            texts.integer(text)
+            setting_texts.integer(text)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_is_no_integer() -> None:
     ],
 )
 def test_numbers(text: str, value: float) -> None:
-    assert texts.number(text) == value and type(texts.number(text)) is float
+    assert setting_texts.number(text) == value and type(setting_texts.number(text)) is float
 
 
 @pytest.mark.parametrize(
@@ -68,28 +68,28 @@ def test_numbers(text: str, value: float) -> None:
 def test_what_is_no_number(wrong: list[str], message: str) -> None:
     for text in wrong:
         with pytest.raises(ValueError, match=message):
-            texts.number(text)
+            setting_texts.number(text)
 
 
 def test_items() -> None:
     for text in ("1,2", "(1, 2)", "[1,2,]"):
-        assert texts.items(text) == ["1", "2"]
-    assert texts.items("1,") == ["1"] and texts.items("a") == ["a"]
+        assert setting_texts.items(text) == ["1", "2"]
+    assert setting_texts.items("1,") == ["1"] and setting_texts.items("a") == ["a"]
     for text in ("", " ", "()", "[ ]"):
-        assert texts.items(text) == []
+        assert setting_texts.items(text) == []
     for text in ("1,,2", ",1", ",", ",,", "1, ,2", "1,2,,", "(,)"):
         with pytest.raises(ValueError, match="must have a value before each comma"):
-            texts.items(text)
+            setting_texts.items(text)
     for text in ("(1", "1)", "((1))", "(1]", "[1),(2]", "1,(2)"):
         with pytest.raises(ValueError, match="in one pair of brackets or in none"):
-            texts.items(text)
+            setting_texts.items(text)
 
 
 def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert texts.path("~/x") == Path("/home/somebody/x") and texts.path("~") == Path("/home/somebody")
+    assert setting_texts.path("~/x") == Path("/home/somebody/x") and setting_texts.path("~") == Path("/home/somebody")
     for text in ("a/~b", "./~b", " a", "/a b/\udcff"):
-        assert texts.path(text) == Path(text)
+        assert setting_texts.path(text) == Path(text)
     for text, message in (
         ("", "must be a path"),
         ("  ", "must be a path"),
@@ -99,4 +99,4 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         ("~nobody-of-this-name/x", "~NAME of a user"),
     ):
         with pytest.raises(ValueError, match=message):
-            texts.path(text)
+            setting_texts.path(text)
