@@ -193,10 +193,10 @@ def tables_of(rows: Sequence[dict[str, Any]], stored: StudyResults) -> list[Tabl
     from kdsim.study import group_report, report, teacher_report
 
     if rows[0].get("kind") is None:
-        return [report.results_table(rows)]
+        return [report.explained(report.results_table(rows))]
     long_tailed = len(group_report.grouped(rows)) == len(rows)  # what the table of trainings has is then in the others
     found = [] if long_tailed else teacher_report.tables(rows, stored.replicas)
-    return found + group_report.tables(rows)
+    return [report.explained(table) for table in found + group_report.tables(rows)]
 
 
 def print_results(rows: Sequence[dict[str, Any]], stored: StudyResults) -> None:

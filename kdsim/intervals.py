@@ -46,7 +46,7 @@ def _positive(value: Any, low: Any, high: Any) -> tuple[Any, Any]:
 
 def _share(value: Any, low: Any, high: Any) -> tuple[Any, Any]:
     beyond = ((low < 0) | (high > 1)) & (value > 0) & (value < 1)
-    inside = np.where(beyond, value, 0.5)
+    inside = np.where(beyond, np.clip(value, 1e-12, 1 - 1e-12), 0.5)
     half = (high - low) / 2 / (inside * (1 - inside))
     odds, factor = inside / (1 - inside), np.exp(np.minimum(half, 700.0))
     lower, upper = odds / factor / (1 + odds / factor), 1 / (1 + 1 / (odds * factor))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as html_escape
 
 from kdsim.claims.base import PAPERS, NotCovered
 from kdsim.claims.ledger import Finding
 from kdsim.claims.report import method, parts_table, study_lines, summary_table, verdict_text
 from kdsim.claims.verdicts import CONDITIONS, FAILS, HOLDS, UNTESTED
 from kdsim.study.report import Table
+from kdsim.text import one_line
 
 CLASSES = {HOLDS: "holds", CONDITIONS: "conditions", FAILS: "fails", UNTESTED: "untested"}
 """Verdict to CSS class."""
@@ -73,6 +74,11 @@ def page(
 </body>
 </html>
 """
+
+
+def escape(text: str) -> str:
+    """The text as HTML, without control characters."""
+    return html_escape(one_line(text))
 
 
 def _badge(finding: Finding) -> str:

@@ -330,10 +330,20 @@ def interval_text(row: Row, key: str, value_text: Text, half_text: Text, end_tex
         return "-"
     if low is None:
         return value_text(value)
-    lower, upper = ends(row, key)
+    lower, upper = (low, None) if row.get(f"{key}_high") is None else ends(row, key)
     if lower == low:
         return f"{value_text(value)} ± {half_text(value - low)}"
     return f"{value_text(value)} ({' to '.join(map(end_text or _end_text, (lower, upper)))})"
+
+
+def explained(table: Table) -> Table:
+    """The table with a note on what `interval_text` writes, where a cell has an interval by its ends."""
+    cells = (cell for row in table.rows for cell in row)
+    if any(re.search(r" \(\S+ to \S+\)\*?$", cell) for cell in cells):
+        table.notes.append(
+            "a (b to c): the 95 % interval of the logarithm, of an accuracy of the logit; ± would leave the range."
+        )
+    return table
 
 
 def _end_text(end: float) -> str:
