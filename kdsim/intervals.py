@@ -40,14 +40,16 @@ def ends(row: Any, key: str) -> tuple[Any, Any]:
 
 def _positive(value: Any, low: Any, high: Any) -> tuple[Any, Any]:
     beyond = (low < 0) & (value > 0)
-    factor = np.exp((high - low) / 2 / np.where(beyond, value, np.inf))
-    return np.where(beyond, value / factor, low)[()], np.where(beyond, value * factor, high)[()]
+    with np.errstate(over="ignore"):  # a results folder may say anything
+        factor = np.exp((high - low) / 2 / np.where(beyond, value, np.inf))
+        return np.where(beyond, value / factor, low)[()], np.where(beyond, value * factor, high)[()]
 
 
 def _share(value: Any, low: Any, high: Any) -> tuple[Any, Any]:
     beyond = ((low < 0) | (high > 1)) & (value > 0) & (value < 1)
-    inside = np.where(beyond, np.clip(value, 1e-12, 1 - 1e-12), 0.5)
-    half = (high - low) / 2 / (inside * (1 - inside))
-    odds, factor = inside / (1 - inside), np.exp(np.minimum(half, 700.0))
+    inside = np.where(beyond, value, 0.5)
+    with np.errstate(over="ignore"):
+        half = np.minimum((high - low) / 2 / (inside * (1 - inside)), 700.0)
+    odds, factor = inside / (1 - inside), np.exp(half)
     lower, upper = odds / factor / (1 + odds / factor), 1 / (1 + 1 / (odds * factor))
     return np.where(beyond, lower, low)[()], np.where(beyond, upper, high)[()]
