@@ -211,6 +211,18 @@ def test_permutations_differ_by_epoch_replica_and_seed():
     assert torch.equal(same[0], same[1])
 
 
+def test_permutations_are_keyed_by_all_of_seed_replica_epoch_and_stream():
+    """Both words of the seed, epochs beyond 2^32, and the stream: training sets are no order of visits."""
+
+    def permutation(seed=7, replica=0, epoch=0, stream=Stream.INDEX):
+        visit = epoch * 100 + torch.arange(100)[None]
+        return tuple(permuted_index(torch.tensor([[seed]]), torch.tensor([[replica]]), visit, 100, stream)[0].tolist())
+
+    others = [{"seed": 8}, {"seed": 7 | (1 << 32)}, {"seed": 7 | (1 << 62)}, {"replica": 1}, {"epoch": 1}]
+    others += [{"epoch": 1 << 32}, {"stream": Stream.SPLIT}]
+    assert len({permutation(), *(permutation(**other) for other in others)}) == 1 + len(others)
+
+
 def test_permuted_index_of_a_visit_stands_alone():
     replica = torch.arange(2)[:, None]
     seed = torch.full_like(replica, 7)
