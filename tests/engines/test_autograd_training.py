@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -108,6 +110,15 @@ def test_resume_is_bit_identical(student, population, settings, dtype, monkeypat
         assert torch.equal(state.buffers[name], buffer) and buffer.any()
     for name in ("excess_risk", "accuracy", "bcp_l2"):
         assert torch.equal(record.curves[name], whole.curves[name])
+
+
+def test_held_out_points_are_never_trained_on():
+    """What they are changes what is seen of them, and no step."""
+    sgd = SGD(60, dtype="float64", held_out=10)
+    other = replace(POOL, x=torch.cat([POOL.x[:-10], -3 * POOL.x[-10:]]), optimum=None)
+    found = [run(MLP((5,)), pool, [Lane(OneHot(), 0.05, 7, 2)], sgd) for pool in (POOL, other)]
+    assert torch.equal(found[0][1].error, found[1][1].error)
+    assert not torch.equal(found[0][0].curves["loss"], found[1][0].curves["loss"])
 
 
 def test_a_state_of_another_optimiser_is_refused():

@@ -7,12 +7,13 @@ import torch
 
 from kdsim.config import ConfigError
 from kdsim.engines import ENGINES, SGD, Lane, Recording
+from kdsim.engines.recorder import Recorder
 from kdsim.engines.samples import Samples
 from kdsim.engines.shards import split
 from kdsim.problems import Digits, GaussianMixture, SimplexLinear
 from kdsim.rng import Draws, Stream, permuted_index, uniform_index
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
-from kdsim.supervision import SUPERVISIONS, Annotators, Dirichlet, Exact, Independent, OneHot
+from kdsim.supervision import SUPERVISIONS, Annotators, Confusion, Dirichlet, Exact, Independent, OneHot
 from kdsim.supervision.base import Batch
 
 ENGINE = ENGINES["torch"]
@@ -160,6 +161,33 @@ def test_divergence_is_recorded_and_stays_with_its_replica():
     assert (record.diverged_at[:2] > 0).all()
     assert (record.diverged_at[2:] == -1).all()
     assert torch.isfinite(record.curves["dist_sq"][:, 2:]).all()
+
+
+def test_only_what_is_far_off_has_diverged():
+    """Where the optimum is zero too: the limit is a multiple of 1 + |reference|^2, and NaN is beyond it."""
+    zero = torch.zeros_like(POOL.optimum)
+    cpu = torch.device("cpu")
+    recorder = Recorder(Recording(), SoftmaxRegression(0.1, "ordinary"), POOL, zero, 4, 10, torch.float64, cpu)
+    error = zero.repeat(4, 1, 1)
+    error[:, 0, 0] = torch.tensor([0.0, 0.9e6, 1.1e6, float("nan")])
+    recorder.observe(0, error)
+    assert recorder.record().diverged_at.tolist() == [-1, -1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "supervisions",
+    [
+        (Confusion(0.3), Confusion(0.3, "cyclic"), Confusion(0.3, labels=True)),
+        (Annotators(1.5), Annotators(4.0), OneHot()),
+    ],
+)
+def test_supervisions_that_differ_in_more_than_the_level_are_drawn_apart(supervisions):
+    def targets(*which):
+        samples = Samples(POOL, [Lane(each, 0.05, 7, 2) for each in which], SGD(4), torch.float64, torch.device("cpu"))
+        return samples.chunk(0, 4)[1]
+
+    packed = targets(*supervisions).split(2)
+    assert all(torch.equal(q, targets(alone)) for q, alone in zip(packed, supervisions, strict=True))
 
 
 def test_digits_run():
