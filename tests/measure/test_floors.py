@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from scipy import stats
 
 from kdsim.engines import ENGINES, METRICS, SGD, Lane, Record, Recording
 from kdsim.measure import interval, measure, tail_floor
-from kdsim.measure.floors import FEWEST_REPLICAS
+from kdsim.measure.floors import FEWEST_REPLICAS, drift_z_limit
 from kdsim.problems import SimplexLinear
 from kdsim.students import LeastSquares, minimiser
 from kdsim.supervision import OneHot
@@ -108,6 +110,25 @@ def young_runs() -> Record:
         Recording(2, tail_stride=2), reference=minimiser(student, population), anchor=student.anchor(population),
     )  # fmt: skip
     return record
+
+
+def test_limits_of_drift_are_as_rare_as_four_sigma():
+    """One tail of Student's t with R - 1 degrees of freedom; two tails of a coin for replicas that all move one way."""
+    for replicas in (2, 3, 64):
+        assert drift_z_limit(replicas) == pytest.approx(stats.t.isf(stats.norm.sf(4), replicas - 1), rel=1e-9)
+    apart = torch.exp(10 * _noise(4, 15))  # so far apart that the mean's standard error shows nothing
+    assert not measure(_record(apart, 0.9 * apart, initial=1e12)).stationary  # 2 / 2^15 < P(|z| > 4) = 6.3e-5
+    assert measure(_record(apart[:14], 0.9 * apart[:14], initial=1e12)).stationary
+
+
+def test_a_checkpoint_at_the_start_of_the_tail_is_before_it():
+    """Floors of curves are means over later checkpoints: as the tail's first sample comes after its start."""
+    record = _record(torch.ones(4), torch.ones(4))
+    risk = torch.tensor([9.0, 5.0, 1.0]).double()[:, None].repeat(1, 4)
+    record.curves["excess_risk"] = risk
+    assert record.steps.tolist() == [0, 80, 100]
+    for start, floor in ((75, 3.0), (79, 3.0), (80, 1.0)):
+        assert measure(replace(record, tail_start=start)).excess_risk_floor == floor
 
 
 def test_drift_is_noticed():

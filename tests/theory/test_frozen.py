@@ -55,6 +55,21 @@ def test_noise_and_size_scale_everything():
     assert frozen(STUDENT, POOL, Exact(), POOL.optimum, 3).valid
 
 
+def test_the_hessian_of_one_point_fluctuates_as_on_a_finite_pool():
+    """N (expansion - its output part) falls from E|H^-1/2 (H_x - H_0) H^-1/2|^2 at N = 1 by (P - N) / (P - 1)."""
+    pool = POOL.points(slice(6))
+    phi = torch.softmax(pool.x @ pool.optimum.T, -1)
+    blocks = torch.diag_embed(phi) - phi[:, :, None] * phi[:, None, :]
+    each = torch.einsum("nkl,ni,nj->nkilj", blocks, pool.x, pool.x).reshape(6, 12, 12)
+    values, vectors = torch.linalg.eigh(each.mean(0) + 0.05 * torch.eye(12, dtype=torch.float64))
+    root = vectors @ torch.diag(values**-0.5) @ vectors.T
+    whole = (root @ (each - each.mean(0)) @ root).square().sum((-2, -1)).mean().item()
+    outputs = 6 * frozen(STUDENT, pool, OneHot(), pool.optimum, 6).expansion
+    for size in (1, 4):
+        found = size * frozen(STUDENT, pool, OneHot(), pool.optimum, size).expansion - outputs
+        assert found == pytest.approx(whole * (6 - size) / 5)
+
+
 def test_the_whole_pool_leaves_no_fluctuation_of_the_hessian():
     """At N = P the expansion's parameter is the mean squared change of the outputs, E_x tr Cov[theta_hat x]."""
     found = frozen(STUDENT, POOL, OneHot(), POOL.optimum, POOL.size)

@@ -115,6 +115,13 @@ class _Lopsided(Independent):
         return covariance
 
 
+class _Shifted(Independent):
+    """q = p + z p: all entries of a target rise and fall together."""
+
+    def covariance(self, p: torch.Tensor) -> torch.Tensor:
+        return self.variance * p[..., :, None] * p[..., None, :]
+
+
 def test_sums_of_targets():
     """E[s^2 | x] is 1 where targets sum to one, 1 + K nu for independent noise, and else told point by point."""
     pool, student = _pool("softmax-regression"), SoftmaxRegression(0.1, "centred")
@@ -122,6 +129,8 @@ def test_sums_of_targets():
     torch.testing.assert_close(target_sum_squares(student, pool, Independent(0.2)), torch.full((12,), 1.8).double())
     found = target_sum_squares(student, pool, _Lopsided(0.5))
     torch.testing.assert_close(found, 1 + 0.5 * pool.p[:, 0].square())
+    together = target_sum_squares(student, pool, _Shifted(0.5))  # E[(1 + z)^2]
+    torch.testing.assert_close(together, torch.full((12,), 1.5).double())
     assert target_sum_squares(LeastSquares(0.1, "centred"), pool, _Lopsided(0.5)).unique().tolist() == [1.0]
 
 
