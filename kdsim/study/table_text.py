@@ -53,7 +53,7 @@ def plain(table: Table, width: int | None = None) -> str:
         grid, left_out = _records(columns, width), []
     notes = [line for note in table.notes for line in folded(one_line(note), prose)]
     if left_out:
-        text = f"The terminal is too narrow for {', '.join(left_out)}; --csv and --json have all columns."
+        text = f"The terminal is too narrow for {', '.join(left_out)}: a wider one, or a file, has all columns."
         notes += folded(text, prose)
     above = folded(", ".join(f"{key} {printable(value)}" for key, value in table.common.items()), prose)
     return "\n".join(line.rstrip() for line in [*(above if table.common else []), "", *grid, "", *notes])

@@ -89,7 +89,7 @@ def test_text_is_folded_then_columns_are_left_out_and_named_then_rows_stand_as_l
     assert "        temperature 4" in folded_text and max(map(len, folded_text)) <= 70
     narrower = plain(COMPARED, 62).split("\n")
     assert not column(narrower[:-1], "recipe") and max(map(len, narrower[:4])) <= 62
-    assert "too narrow for recipe; --csv and --json have all columns." in " ".join(narrower)
+    assert "too narrow for recipe: a wider one, or a file, has all columns." in " ".join(narrower)
     records = plain(COMPARED, 40).split("\n")
     assert records[2:8] == [
         "recipe      short", "student of  laplace, temperature 4", "by          +0.37 ± 0.17", "p           0.012",
