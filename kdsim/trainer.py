@@ -35,7 +35,7 @@ from kdsim.students import LinearStudent, NetworkStudent, SoftmaxRegression
 from kdsim.supervision import OneHot, Supervision
 from kdsim.supervision.checks import require_sound
 from kdsim.threads import one_thread
-from kdsim.training.checkpoints import ALL, checkpoint_file
+from kdsim.training.checkpoints import ALL, Checkpoints, checkpoint_file
 from kdsim.training.crowd import fits, run_crowd
 from kdsim.training.evaluation import BATCH, scores
 from kdsim.training.fitted import FittedTeacher
@@ -45,7 +45,7 @@ from kdsim.training.precision import emulated, precision_on, require_multiplied
 from kdsim.training.recipe import Recipe
 from kdsim.training.record import TrainingRecord, joined
 from kdsim.training.remembered import Remembered, asked_each_time
-from kdsim.training.replicas import Replicas
+from kdsim.training.replicas import Replicas, replicas_at_once
 from kdsim.training.students import ImageNetwork, PointNetwork
 from kdsim.training.trained import TrainedNetwork
 from kdsim.training.walk import Task
@@ -367,6 +367,19 @@ class StudentTrainer(Configuration):
     def _held(self, pool: Population, device: torch.device) -> Population:
         """A pool as the replicas hold it: bytes of images as they are, points in float32."""
         return (replace(pool, x=pool.x.float()) if self.on_points else pool).to(device)
+
+    def seconds_before(self, folder: str | Path) -> float:
+        """Seconds for which this training ran before, by the states in a folder of checkpoints; 0.0 without any.
+
+        Each state says what its replica took; those that ran side by side took it at the same time.
+        """
+        if not self.is_network:  # an engine call is short and leaves nothing
+            return 0.0
+        checkpoints = Checkpoints(Path(folder), config.digest(self), self.pools().provenance)
+        apart = [found["seconds"] for number in range(self.replicas) if (found := checkpoints.read(number))]
+        together = checkpoints.read(ALL)
+        seconds = sum(apart) / replicas_at_once(self.replicas, self.device)
+        return seconds + (together["seconds"] if together else 0.0)
 
     def delete_checkpoints(self, folder: str | Path) -> None:
         """Forget the states of the replicas."""

@@ -101,13 +101,14 @@ class Training:
             teachers = () if trainer.teacher is None else fitted_teachers(trainer.teacher, store, stop)
         if teachers is None:
             return None
+        before = trainer.seconds_before(store.unfinished.folder)
         trained = trainer.run(teachers=teachers, checkpoints=store.unfinished.folder, progress=report, stop=stop)
         if trained is None:
             return None
         with as_a_replica(trainer.device):
             found = student_deviations(trainer, trained, teachers, trainer.pools()) if teachers else []
             content = self.content(trained, found, teachers)
-        content |= {"wall_seconds": time.monotonic() - started, **stamp}
+        content |= {"wall_seconds": before + time.monotonic() - started, **stamp}
         curves, replicas = tables(trained.record, trainer.window)
         replicas = replicas.join(pd.DataFrame(found).add_prefix(PREFIX))
         config.require_unchanged(trainer, self.digest)

@@ -139,8 +139,10 @@ def replica_threads() -> int:
     return int(text)
 
 
-def replicas_at_once(replicas: int) -> int:
-    """Replicas that run side by side on a CPU, so that they share torch's threads."""
+def replicas_at_once(replicas: int, device: torch.device | str = "cpu") -> int:
+    """Replicas that run side by side: on a CPU so many that they share torch's threads, elsewhere one."""
+    if torch.device(device).type != "cpu":
+        return 1
     return max(1, min(replicas, torch.get_num_threads() // replica_threads()))
 
 
@@ -154,7 +156,7 @@ def as_a_replica(device: torch.device | str) -> Iterator[None]:
 @contextmanager
 def side_by_side(replicas: int, device: torch.device) -> Iterator[Callable[..., list[Any]]]:
     """A map over replicas. On a CPU several of them run side by side, each on `replica_threads`."""
-    together = replicas_at_once(replicas) if device.type == "cpu" else 1
+    together = replicas_at_once(replicas, device)
     with as_a_replica(device):
         if together == 1:
             yield lambda function, items: [function(item) for item in items]

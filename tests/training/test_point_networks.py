@@ -22,8 +22,9 @@ from kdsim.population import Population
 from kdsim.problems import GaussianMixture, Images, LongTail
 from kdsim.study import runner
 from kdsim.study.base import Study
-from kdsim.study.store import Store
-from kdsim.study.trainings import estimate, planned_rows
+from kdsim.study.provenance import stamp
+from kdsim.study.store import PARTIAL, Store
+from kdsim.study.trainings import Training, estimate, planned_rows
 from kdsim.supervision import Dirichlet, Exact, OneHot, Supervision
 from kdsim.teachers import (
     MCMI,
@@ -301,23 +302,37 @@ def test_a_diverged_replica_is_resumed_as_diverged(tmp_path):
 
 def test_earlier_runs_count_in_the_time(tmp_path, monkeypatch):
     """Of replicas in one program each gets an equal share."""
-    trainer = training(4)
-    assert trainer.run(checkpoints=tmp_path, stop=after(3)) is None
+    trainer, store = training(4), Store(tmp_path)
+    store.prepare()
+    assert trainer.run(checkpoints=store.root / PARTIAL, stop=after(3)) is None
     aged(monkeypatch, 3e6)
-    seconds = trainer.run(checkpoints=tmp_path).record.seconds
+    seconds = trainer.run(checkpoints=store.root / PARTIAL).record.seconds
     assert ((seconds > 1e6) & (seconds < 2e6)).all()
+    stored = Training(trainer).run(store, lambda done, total: None, lambda: False, stamp())
+    assert 3e6 < stored["wall_seconds"] < 4e6
+    assert 3e6 < stored["replica_seconds"] < 4e6
 
 
-def test_earlier_runs_count_in_the_time_of_each_replica(tmp_path, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_earlier_runs_count_in_the_time_of_each_replica(tmp_path, monkeypatch, threads):
     """One had ended and one had begun; each says what it took in all, and so does what is stored of it then."""
     monkeypatch.setattr("kdsim.trainer.fits", lambda task: False)
-    trainer = training(4, replicas=2)
-    assert trainer.run(checkpoints=tmp_path, stop=after(7)) is None
+    trainer, store = training(4, replicas=2), Store(tmp_path)
+    store.prepare()
+    assert trainer.run(checkpoints=store.root / PARTIAL, stop=after(7)) is None
     with monkeypatch.context() as patch:
         aged(patch, 1e6)
-        seconds = trainer.run(checkpoints=tmp_path).record.seconds
+        seconds = trainer.run(checkpoints=store.root / PARTIAL).record.seconds
     assert ((seconds > 1e6) & (seconds < 2e6)).all()
-    assert trainer.run(checkpoints=tmp_path).record.seconds[1] > 1e6
+    assert trainer.run(checkpoints=store.root / PARTIAL).record.seconds[1] > 1e6
+    aged(monkeypatch, 1e6)
+    torch.set_num_threads(threads)
+    try:
+        stored = Training(trainer).run(store, lambda done, total: None, lambda: False, stamp())
+    finally:
+        torch.set_num_threads(1)
+    assert 2e6 < stored["replica_seconds"] < 3e6
+    assert 2e6 / threads < stored["wall_seconds"] < 2e6 / threads + 1e6  # two threads train both at the same time
 
 
 def test_progress_counts_replica_steps(tmp_path):
