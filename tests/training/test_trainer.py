@@ -284,6 +284,13 @@ def test_replicas_of_an_mlp_are_those_of_the_engine():
     assert found["noise_loss"] > 0 and found["floor"] > 0 and found["floor_low"] < found["floor"] < found["floor_high"]
 
 
+def test_an_evaluation_at_a_milestone_ends_the_stretch_before_it():
+    """The steps before it were of the old size, as for networks (`Task.pieces`)."""
+    record = on_engine(replicas=2, window=0.5).run().record
+    assert {20, 30} <= set(record.steps.tolist())
+    assert record.pieces.tolist() == [(step > 20) + (step > 30) for step in record.steps.tolist()]
+
+
 def test_softmax_regression_and_adam():
     """Seen on the whole pool; where the pool is exactly softmax-linear the excess risk is the mean of KL(p, q)."""
     recipe = Recipe(epochs=5, batch_size=4, step_size=0.01, optimiser=Adam(), schedule=Cosine())
