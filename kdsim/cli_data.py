@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from kdsim import cli_output
+from kdsim import cli_output, cli_paths
+from kdsim.cli_codes import ExitCode
 from kdsim.config import ConfigError
 from kdsim.plain_text import one_line
 
@@ -17,14 +18,23 @@ data = typer.Typer(
     no_args_is_help=True,
 )
 
-Folder = Annotated[str | None, typer.Option("--data-dir", metavar="DIR", envvar="KDSIM_DATA", help="the data folder")]
+Folder = Annotated[
+    str | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        envvar="KDSIM_DATA",
+        help="the data folder",
+        callback=cli_paths.option("--data-dir"),
+    ),
+]
 
 
 @data.command("check", short_help="What the data folder holds.")
 def check_folder(data_dir: Folder = None) -> int:
     """Data sets in the folder, in the order of preference of the readers; archives are checked against their digests.
 
-    Exit code 1 if a file is damaged.
+    The exit code is 2 if one of them cannot be used.
     """
     from kdsim.data import check
 
@@ -33,7 +43,11 @@ def check_folder(data_dir: Folder = None) -> int:
         cli_output.say(one_line(str(finding)))
     if not findings:
         cli_output.say(f"no data set that kdsim knows in {data_dir}: kdsim data fetch cifar10 --data-dir {data_dir}")
-    return int(any(finding.fault for finding in findings))
+    faults = [finding for finding in findings if finding.fault]
+    if faults:
+        cli_output.error(f"{len(faults)} of {len(findings)} data sets in {data_dir} cannot be used")
+        return ExitCode.REFUSED
+    return ExitCode.DONE
 
 
 @data.command("fetch", short_help="Download an official archive.")

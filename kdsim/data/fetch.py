@@ -9,14 +9,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kdsim.config import ConfigError, choose
 from kdsim.data.base import reason
 from kdsim.data.cifar import DATA_SETS, Source, sources
-from kdsim.data.human import CIFAR10H_FILE, CIFAR10N_FILE, find_human
-from kdsim.data.official import Layout, md5_of, require_md5
-from kdsim.data.parquet import SPLITS, parquet_files, split_files
+from kdsim.data.human import CIFAR10H_FILE, CIFAR10N_FILE, find_human, labels_in, votes_in
+from kdsim.data.official import Layout, md5_of, read_official, require_md5
+from kdsim.data.parquet import SPLITS, check_columns, parquet_files, split_files
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
 TIMEOUT = 30
@@ -130,8 +131,7 @@ class Finding:
 def check(data_dir: str | Path) -> list[Finding]:
     """What a data folder holds, in the order in which readers prefer it; empty if nothing.
 
-    Archives are checked against their MD5 digests, folders for their files, parquet files for gaps; images are not
-    decoded.
+    Archives are checked against their MD5 digests; everything else is read, but images are not decoded.
 
     Raises:
         ConfigError: there is no such folder, or it cannot be read.
@@ -140,33 +140,47 @@ def check(data_dir: str | Path) -> list[Finding]:
     for name, data_set in DATA_SETS.items():
         for source in sources(name, data_dir):
             if source.layout is not None or _is_of(source, data_set.label_column):
-                findings.append(Finding(f"{data_set.title}, {source}", source.path, _fault(source)))
+                fault = _fault(partial(_require, source, data_set.label_column), source.path)
+                findings.append(Finding(f"{data_set.title}, {source}", source.path, fault))
         for layout in data_set.layouts:
             part = Path(data_dir) / f"{layout.archive}.part"
             if part.exists():
                 fault = f"{part} has {part.stat().st_size} bytes of an interrupted download: fetch it again to go on"
                 findings.append(Finding(f"{data_set.title}, official {layout.kind} archive", part, fault))
-    for title, file in (("CIFAR-10H, human votes", CIFAR10H_FILE), ("CIFAR-10N, human labels", CIFAR10N_FILE)):
+    cifar10 = DATA_SETS["cifar10"]
+    for title, file, read in (
+        ("CIFAR-10H, human votes", CIFAR10H_FILE, lambda: votes_in(data_dir, cifar10.test_size)),
+        ("CIFAR-10N, human labels", CIFAR10N_FILE, lambda: labels_in(data_dir, cifar10.train_size)),
+    ):
         path = find_human(data_dir, file)
         if path is not None:
-            findings.append(Finding(title, path))
+            findings.append(Finding(title, path, _fault(read, path)))
     return findings
 
 
-def _fault(source: Source) -> str | None:
+def _fault(read: Callable[[], object], path: Path) -> str | None:
+    """Why something cannot be used; None if it can."""
     try:
-        if source.layout is None:
-            empty = [split for split in SPLITS if not split_files(source.path, split)]
-            return f"{source.path} has no files of {' and '.join(empty)}" if empty else None
-        if source.path.is_file():
-            _require_whole(source.path, source.layout)
-            return None
-        missing = [member for member in source.layout.members if not (source.path / member).is_file()]
-        return f"{source.path} has no {', '.join(missing)}" if missing else None
+        read()
     except ConfigError as error:
         return str(error)
     except OSError as error:
-        return f"{source.path} cannot be read: {reason(error)}"
+        return f"{path} cannot be read: {reason(error)}"
+    return None
+
+
+def _require(source: Source, label_column: str) -> None:
+    """Refuse a data set that is not whole."""
+    if source.layout is None:
+        files = {split: split_files(source.path, split) for split in SPLITS}
+        if empty := [split for split in SPLITS if not files[split]]:
+            raise ConfigError(f"{source.path} has no files of {' and '.join(empty)}")
+        for path in (path for split in SPLITS for path in files[split]):
+            check_columns(path, label_column)
+    elif source.path.is_file():
+        _require_whole(source.path, source.layout)
+    else:
+        read_official(source.layout, source.path)
 
 
 def _is_of(source: Source, label_column: str) -> bool:

@@ -89,8 +89,24 @@ def read_cifar10h(data_dir: str | Path, test_labels: Tensor) -> HumanVotes:
     Raises:
         ConfigError: the file is missing, not as described, or belongs to other images.
     """
+    path, found = votes_in(data_dir, len(test_labels))
+    agreement = (found.counts.argmax(1) == test_labels.cpu()).double().mean().item()
+    if agreement < LEAST_AGREEMENT:
+        raise ConfigError(
+            f"{path}: most people agree with the label on {agreement:.1%} of the images, must be at least "
+            f"{LEAST_AGREEMENT:.0%}: its rows are of other images or in another order"
+        )
+    return found
+
+
+def votes_in(data_dir: str | Path, size: int) -> tuple[Path, HumanVotes]:
+    """The file of `read_cifar10h` and the votes in it, for so many images, whichever these are.
+
+    Raises:
+        ConfigError: the file is missing, or not as described.
+    """
     path, sha256, (counts, probs) = _read(data_dir, CIFAR10H_FILE, ("counts", "probs"))
-    shape = (len(test_labels), CLASSES)
+    shape = (size, CLASSES)
     for name, array, kind in (("counts", counts, "integers"), ("probs", probs, "floats")):
         _require(path, name, array, shape, kind)
     if counts.min() < 0 or counts.max() > _VOTES_LIMIT or (counts.sum(1) == 0).any():
@@ -100,13 +116,7 @@ def read_cifar10h(data_dir: str | Path, test_labels: Tensor) -> HumanVotes:
     exact = votes.double() / votes.sum(1, keepdim=True)
     if not np.allclose(probs, exact.numpy(), rtol=0, atol=1e-6):  # NaN is not close either
         raise ConfigError(f"{path}: probs are not counts divided by their sum, must be (to 1e-6)")
-    agreement = (votes.argmax(1) == test_labels.cpu()).double().mean().item()
-    if agreement < LEAST_AGREEMENT:
-        raise ConfigError(
-            f"{path}: most people agree with the label on {agreement:.1%} of the images, must be at least "
-            f"{LEAST_AGREEMENT:.0%}: its rows are of other images or in another order"
-        )
-    return HumanVotes(votes, exact, sha256)
+    return path, HumanVotes(votes, exact, sha256)
 
 
 def read_cifar10n(data_dir: str | Path, train_labels: Tensor) -> HumanLabels:
@@ -119,18 +129,27 @@ def read_cifar10n(data_dir: str | Path, train_labels: Tensor) -> HumanLabels:
     Raises:
         ConfigError: the file is missing, not as described, or belongs to other images.
     """
+    path, found = labels_in(data_dir, len(train_labels))
+    wrong = int((found.clean != train_labels.cpu()).sum())
+    if wrong:
+        raise ConfigError(f"{path}: {CLEAN} differs from the label of {wrong} training images, must equal all of them")
+    return found
+
+
+def labels_in(data_dir: str | Path, size: int) -> tuple[Path, HumanLabels]:
+    """The file of `read_cifar10n` and the labels in it, of so many images, whichever these are.
+
+    Raises:
+        ConfigError: the file is missing, or not as described.
+    """
     path, sha256, arrays = _read(data_dir, CIFAR10N_FILE, (CLEAN, *LABEL_SETS))
     labels = {}
     for name, array in zip((CLEAN, *LABEL_SETS), arrays, strict=True):
-        _require(path, name, array, (len(train_labels),), "integers")
+        _require(path, name, array, (size,), "integers")
         if array.min() < 0 or array.max() >= CLASSES:
             raise ConfigError(f"{path}: {name} reaches from {array.min()} to {array.max()}, must lie in 0 .. 9")
         labels[name] = torch.from_numpy(array.astype(np.int64))
-    clean = labels.pop(CLEAN)
-    wrong = int((clean != train_labels.cpu()).sum())
-    if wrong:
-        raise ConfigError(f"{path}: {CLEAN} differs from the label of {wrong} training images, must equal all of them")
-    return HumanLabels(clean, labels, sha256)
+    return path, HumanLabels(labels.pop(CLEAN), labels, sha256)
 
 
 def find_human(data_dir: str | Path, file: str) -> Path | None:

@@ -92,6 +92,15 @@ def _bytes(path: Path) -> bytes:
         raise ConfigError(f"{path}: cannot be read: {reason(error)}") from None
 
 
+def check_columns(path: Path, label_column: str) -> None:
+    """Read images and labels of a file without decoding the images.
+
+    Raises:
+        ConfigError: it cannot be read, or is not as described above.
+    """
+    _columns(_bytes(path), label_column, path)
+
+
 def _columns(data: bytes, label_column: str, path: Path) -> tuple[list[bytes | None], NDArray[np.int64]]:
     """Encoded images and labels of a file, the columns checked first."""
     import pyarrow as pa  # slow to import, and only this layout needs it

@@ -47,7 +47,7 @@ def probe(training: Training, repeats: int = 1) -> Probe:
     task = _task(trainer)
     together = fits(task)  # all replicas are one program
     on_cpu = trainer.device == "cpu" and not together
-    side_by_side = replicas_at_once(training.replicas) if on_cpu else 1
+    side_by_side = replicas_at_once(training.replicas, training.trainer.device)
     with one_thread(task.device) if together else as_a_replica(task.device):
         walk = Crowd(task, training.replicas) if together else Walk(task, 0)
         started = time.monotonic()
