@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import typer
 
 from kdsim import cli_output
+from kdsim.cli_codes import ExitCode
 from kdsim.cli_run import Json, Out
 from kdsim.plain_text import one_line
 
@@ -18,9 +20,9 @@ def check_results(out: Out = "results", as_json: Json = False) -> int:
     """Read everything in a results folder, verify all checksums, and say what is damaged and what to do.
 
     Also listed: interrupted packs and trainings, temporary files, what --repair has set aside, and cells of the older
-    version without checksums. Nothing is written. The exit code is 0 if nothing is damaged, else 1.
+    version without checksums. Nothing is written. The exit code is 0 if all is whole and can be read, else 1.
     """
-    from kdsim.study.checking import BROKEN, check
+    from kdsim.study.checking import NOTICE, check
 
     found = check(Path(out))
     if as_json:
@@ -31,8 +33,8 @@ def check_results(out: Out = "results", as_json: Json = False) -> int:
             "findings": [vars(finding) for finding in found.findings],
         }
         cli_output.print_json(content)
-        return 1 if found.damaged else 0
-    notices = [finding for finding in found.findings if finding.kind != BROKEN]
+        return ExitCode.FAILED if found.damaged else ExitCode.DONE
+    notices = [finding for finding in found.findings if finding.kind == NOTICE]
     shown = [*found.damaged, *notices[:LISTED]]
     for item in shown:  # not a table: paths are to be copied, and too long to stand beside something
         cli_output.say(f"{item.kind}: {one_line(item.path)}")
@@ -40,9 +42,10 @@ def check_results(out: Out = "results", as_json: Json = False) -> int:
     if len(notices) > LISTED:
         cli_output.say(f"... and {len(notices) - LISTED} more notices: --json has all\n")
     read = ", ".join(f"{count} {name}" for name, count in found.counts.items())
-    count = len(found.damaged)
-    cli_output.say(f"{out}: read {read}; " + (f"{count} damaged" if count else "nothing is damaged"))
-    return 1 if count else 0
+    kinds = Counter(finding.kind for finding in found.damaged)
+    wrong = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    cli_output.say(f"{out}: read {read}; {wrong or 'nothing is damaged'}")
+    return ExitCode.FAILED if wrong else ExitCode.DONE
 
 
 def register(app: typer.Typer) -> None:

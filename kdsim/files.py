@@ -2,10 +2,15 @@
 
 A file is written under a hidden temporary name in its folder, brought to the disk, and renamed. A process that is
 killed leaves at most a temporary file, which `sweep` removes. What cannot be written raises `StorageError`.
+
+Who writes holds a shared lock on the folder, which the system gives back when the process ends. The number of a process
+would not do: it is another in another container, and is used again.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -13,13 +18,13 @@ import os
 import platform
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from kdsim.config import ConfigError
@@ -32,6 +37,11 @@ HEAD = b"kdsim 1 sha256 "
 CHECKSUM = "sha256"
 """Key of a JSON file under which the SHA-256 of all its other content stands."""
 
+STALE_SECONDS = 7 * 24 * 3600.0
+"""Age from which a temporary file is left over, where no lock says whether somebody writes it."""
+
+_DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG)
+"""What the system says of a file that is not there, or is something else than it should be."""
 _HOST = re.sub(r"[^A-Za-z0-9-]", "", platform.node())[:40] or "host"
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)-[0-9a-f]{8}")
 
@@ -56,6 +66,25 @@ class Damaged(ConfigError):
         return Damaged, (str(self), self.path)
 
 
+class Unreadable(ConfigError):
+    """A file of results cannot be read here and now: no permission, or a disk that fails. It may be whole."""
+
+
+def not_read(error: OSError, message: str, whole: Path) -> Damaged | Unreadable:
+    """What it means that a file of results was not read.
+
+    Args:
+        message: says what is damaged, if it is damage.
+        whole: what is damaged then.
+    """
+    if error.errno in _DAMAGE:
+        return Damaged(message, whole)
+    place = os.fsdecode(error.filename) if error.filename is not None else str(whole)
+    return Unreadable(
+        f"{place!r} cannot be read ({error.strerror}), which is no damage: it is left as it is; make it readable first"
+    )
+
+
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Within the block an `OSError` becomes a `StorageError` that names the path."""
@@ -70,14 +99,11 @@ def storing(path: Path) -> Iterator[None]:
 def temporary_beside(path: Path) -> Iterator[Path]:
     """A free temporary name in the folder of `path`; whatever is left under it in the end is removed."""
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        yield temporary
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            with suppress(OSError):  # of a folder that is gone, or read-only by now
-                temporary.unlink(missing_ok=True)
+    with _locked(path.parent, alone=False):
+        try:
+            yield temporary
+        finally:
+            _remove(temporary)
 
 
 def is_temporary(path: Path) -> bool:
@@ -86,15 +112,56 @@ def is_temporary(path: Path) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed processes of this host left in a folder."""
-    for path in folder.glob(".*"):
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and found["host"] == _HOST and not psutil.pid_exists(int(found["pid"])):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+    """Remove the temporary files that killed processes left in a folder.
+
+    These are all that were written on this host, if no process writes in the folder now; else, and those of other
+    hosts, whose locks may not be seen here, what is older than `STALE_SECONDS`.
+    """
+    with _locked(folder, alone=True) as alone:
+        for path in folder.glob(".*"):
+            found = _TEMPORARY.fullmatch(path.name)
+            if found and ((alone and found["host"] == _HOST) or _age(path) > STALE_SECONDS):
+                _remove(path)
+
+
+@contextmanager
+def _locked(folder: Path, alone: bool) -> Iterator[bool]:
+    """Within the block a lock on a folder is held; gives whether it is.
+
+    Args:
+        alone: try to be the only one, instead of waiting until nobody is.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # what is wrong with the folder is said by who writes there
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        except OSError:  # another process writes there, or the file system has no locks
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was changed; of what is gone, none."""
+    try:
+        return time.time() - os.lstat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, as far as that goes: its folder may be gone, or read-only by now."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, *parts: bytes) -> None:
@@ -155,7 +222,7 @@ def read_checked(path: Path) -> dict[str, Any]:
     try:
         whole = read_file(path)
     except OSError as error:
-        raise Damaged(f"{path} cannot be read: {error.strerror}", path) from None
+        raise not_read(error, f"{path} cannot be read: {error.strerror}", path) from None
     end = len(HEAD) + 64
     if not whole.startswith(HEAD) or whole[end : end + 1] != b"\n":
         raise Damaged(f"{path} is not a file of kdsim, or its first bytes are lost: delete it to start over", path)

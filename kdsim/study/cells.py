@@ -22,7 +22,9 @@ from kdsim.files import (
     CHECKSUM,
     Damaged,
     StorageError,
+    Unreadable,
     is_intact,
+    not_read,
     sha256,
     signed,
     storing,
@@ -259,7 +261,9 @@ class Cells:
         try:
             data = read_file(self.cell_folder(digest) / name)
         except OSError as error:
-            raise self._damaged(digest, f"{name}: {brief(error)}") from None
+            raise not_read(
+                error, str(self._damaged(digest, f"{name}: {brief(error)}")), self.cell_folder(digest)
+            ) from None
         if expected is not None and (found := sha256(data)) != expected:
             raise self._damaged(digest, f"{name}: its SHA-256 is {found[:12]}..., it should be {expected[:12]}...")
         return data
@@ -288,6 +292,8 @@ class Cells:
             raise self._damaged(digest, "it has no weights")
         try:
             networks = tuple(TrainedNetwork.load(file) for file in files)
+        except Unreadable:
+            raise
         except ConfigError as error:
             raise self._damaged(digest, str(error)) from None
         for number, (file, network) in enumerate(zip(files, networks, strict=True)):
@@ -330,7 +336,9 @@ def source_of(info: Mapping[str, Any]) -> str:
 
 def require_no_link(folder: Path) -> None:
     """Refuse a folder that leads out of the results folder: that may come from somebody else."""
-    if folder.is_symlink():
+    with storing(folder):  # the folder around it may not be open to this user
+        is_link = folder.is_symlink()
+    if is_link:
         raise StorageError(f"{str(folder)!r} is a link, and is not written to: the results folder itself may be one")
 
 
@@ -354,7 +362,9 @@ def read_json(file: Path, keys: dict[str, Any], advice: str, whole: Path) -> dic
     """
     try:
         info = json.loads(read_file(file))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise not_read(error, f"{advice} ({file.name}: {brief(error)})", whole) from None
+    except (ValueError, RecursionError) as error:
         raise Damaged(f"{advice} ({file.name}: {brief(error)})", whole) from None
     version = info.get("schema") if isinstance(info, dict) else None
     if version is None:

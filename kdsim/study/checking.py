@@ -11,7 +11,7 @@ from typing import Any
 
 from kdsim.config import FILES, ConfigError
 from kdsim.data_files import sha256_of
-from kdsim.files import Damaged, is_temporary, read_checked
+from kdsim.files import Damaged, Unreadable, is_temporary, read_checked
 from kdsim.sources import kdsim_digest
 from kdsim.study.cells import CELL_FILE, CELLS, SUPERSEDED, UNSIGNED, WEIGHTS_FILE, source_of
 from kdsim.study.store import (
@@ -28,7 +28,7 @@ from kdsim.study.unfinished import PLAN, Unfinished
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.trained import TrainedNetwork
 
-BROKEN, NOTICE = "damaged", "notice"
+BROKEN, UNREAD, NOTICE = "damaged", "unreadable", "notice"
 
 _PIECE = re.compile(r"(?P<digest>[0-9a-f]+)(-\d+)?(?P<done>\.done)?\.pt")
 _CHECKPOINT = re.compile(r"(?P<digest>[0-9a-f]+)-(?P<replica>r\d+|all)\.pt")
@@ -41,7 +41,7 @@ class Finding:
     """Something to know of a results folder.
 
     Attributes:
-        kind: `BROKEN`, or `NOTICE` for what needs nothing to be done.
+        kind: `BROKEN`, `UNREAD`, or `NOTICE` for what needs nothing to be done.
         path: what it is about, inside of the folder.
         what: what is the matter.
         advice: what to do.
@@ -68,7 +68,7 @@ class Checked:
     @property
     def damaged(self) -> list[Finding]:
         """Findings that ask for something to be done."""
-        return [finding for finding in self.findings if finding.kind == BROKEN]
+        return [finding for finding in self.findings if finding.kind != NOTICE]
 
 
 def check(root: Path) -> Checked:
@@ -102,6 +102,8 @@ def _place(store: Store, path: Path) -> str:
 
 
 def _broken(store: Store, path: Path, error: Exception | str, advice: str) -> Finding:
+    if isinstance(error, Unreadable):
+        return Finding(UNREAD, _place(store, path), str(error), "")
     reason = _REASON.search(str(error))  # what stands before it is advice
     return Finding(BROKEN, _place(store, path), reason[1] if reason else str(error), advice)
 

@@ -20,7 +20,7 @@ import pandas as pd
 from kdsim import config
 from kdsim.config import ConfigError, kind_of
 from kdsim.data import Pools
-from kdsim.files import Damaged
+from kdsim.files import Damaged, Unreadable
 from kdsim.measure.convergence import in_window, summarise
 from kdsim.measure.deviations import over_replicas
 from kdsim.sources import kdsim_digest
@@ -289,7 +289,7 @@ def _stored_teacher(file: Path, digest: str, number: int) -> FittedTeacher:
     """The fitted teacher in a file, which must be the one that its name says."""
     try:
         fitted = FittedTeacher.load(file)
-    except Damaged:
+    except (Damaged, Unreadable):
         raise
     except ConfigError as error:
         raise Damaged(str(error), file) from None

@@ -25,7 +25,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from kdsim.engines.base import State
 from kdsim.engines.recorder import Record
-from kdsim.files import Damaged, is_intact, read_checked, signed, storing, write_bytes, write_checked
+from kdsim.files import Damaged, is_intact, not_read, read_checked, signed, storing, write_bytes, write_checked
 from kdsim.study.work import Ended
 from kdsim.untrusted import read_file
 
@@ -92,7 +92,9 @@ class Unfinished:
             content = json.loads(read_file(file))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise not_read(error, str(_damaged(file, error)), file) from None
+        except (ValueError, RecursionError) as error:
             raise _damaged(file, error) from None
         if not isinstance(content, dict) or not is_intact(content):
             raise Damaged(f"plan {file} is truncated or altered: delete it to start over", file)
