@@ -1,461 +1,246 @@
-"""The command line. It prints; nothing below it does (tables and progress: cli_output.py)."""
+"""The entry point of the command line: whatever happens, at most one line says so, and the exit code is an `ExitCode`.
+
+The commands are imported only when Ctrl-C and the standard streams are taken care of, and until then as little as can
+be: of the time before, in which Ctrl-C is a traceback, Python's own start is the rest.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-from typer.core import TyperCommand, TyperGroup
-
-from kdsim import __version__, cli_check, cli_claims, cli_cost, cli_gallery, cli_output, cli_reproduce, cli_training
-from kdsim.cli_data import data
-from kdsim.cli_run import (
-    FORMATS,
-    INTERRUPTED,
-    USER_ERROR,
-    BlockReplicas,
-    DataDir,
-    Device,
-    ExecutorName,
-    How,
-    Json,
-    Out,
-    Quick,
-    Repair,
-    Replicas,
-    Rerun,
-    Scheduler,
-    Seed,
-    Set,
-    Stopped,
-    Workers,
-    comparisons,
-    draw,
-    load_study,
-    print_results,
-    run,
-    settings_of,
-    tables_of,
-    use_data,
-)
-from kdsim.config import ConfigError, by_name, choose, encode, error_line, in_study_file, lacks_memory, override
-
-if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
-    from kdsim.study.base import Study
-    from kdsim.study.store import StudyResults
-
-HELP = """Simulate SGD that learns from Bayes class probabilities (BCP) and hold it against its theory.
-
-A study trains many replicas of a student on exact, noisy or one-hot class probabilities, measures error floors
-with confidence intervals, and sets the bounds and predictions of the theory beside them.
-
-\b
-Examples:
-  kdsim run-study noise-sweep --quick          a first look, in seconds
-  kdsim run-study noise-sweep --set problem=softmax-linear --replicas 256
-  kdsim show-study noise-sweep                 the keys of --set, the cells, the cost
-  kdsim results noise-sweep --json             the stored table, for your own analysis
-  kdsim distill resnet20 resnet8 --quick       a network taught by another, in seconds
-"""
-
-
-class Commands(TyperGroup):
-    """The commands; an unknown one is refused like every unknown name."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        choose("command", args[0], self.commands)
-        return super().resolve_command(ctx, args)
-
-
-class Command(TyperCommand):
-    """A command; what the code of a study file prints while it runs goes to standard error."""
-
-    def invoke(self, ctx: Any) -> Any:
-        with cli_output.own_output():
-            return super().invoke(ctx)
-
-
-class Application(typer.Typer):
-    """The command line, whose commands are `Command`s."""
-
-    def command(self, name: str | None = None, **options: Any) -> Any:
-        return super().command(name, cls=Command, **options)
-
-
-app = Application(
-    cls=Commands,
-    help=HELP,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
-app.add_typer(data, name="data", short_help="Image data sets: check a folder, fetch archives.")
-
-Target = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME|FILE", help="a study of kdsim or a study file (.py), which is executed", show_default=False
-    ),
-]
-Stored = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME|FILE|FOLDER", help="a study, a study file, or the folder of a run", show_default=False
-    ),
-]
-Engine = Annotated[
-    str | None, typer.Option("--engine", metavar="E", help="auto, cpu_fused, gpu_fused, torch or autograd")
-]
-Csv = Annotated[bool, typer.Option("--csv", help="print CSV")]
-
-
-@app.callback(invoke_without_command=True)
-def start(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
-) -> None:
-    if version:
-        print(f"kdsim {__version__}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-# Studies --------------------------------------------------------------------------------------
-
-
-@app.command("run-study", short_help="Simulate a study, or what is not yet stored of it.")
-def run_study(
-    target: Target,
-    settings: Set = None,
-    out: Out = "results",
-    quick: Quick = False,
-    replicas: Replicas = None,
-    seed: Seed = None,
-    device: Device = None,
-    engine: Engine = None,
-    data_dir: DataDir = None,
-    executor: ExecutorName = "local",
-    scheduler: Scheduler = None,
-    workers: Workers = None,
-    block_replicas: BlockReplicas = None,
-    repair: Repair = False,
-    rerun: Rerun = False,
-    as_json: Json = False,
-) -> int:
-    """Simulate a study, or what is not yet stored of it; then its table and its figure.
-
-    A study file (.py) is Python and is executed: run only files that you trust. Values of --set are parsed by the type
-    of their key and never evaluated, and nothing in a data folder or a results folder is executed.
-    """
-    use_data(data_dir)
-    study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
-    return run(study, out, as_json, How(executor, scheduler, workers, block_replicas, repair, rerun))
-
-
-@app.command("list-studies")
-def list_studies() -> None:
-    """The studies that come with kdsim."""
-    from kdsim.studies import STUDIES
-    from kdsim.study.report import Table
-
-    rows = [[study.name, study.summary] for study in STUDIES]
-    cli_output.print_table(Table(["study", "what it shows"], rows))
-
-
-@app.command("show-study", short_help="Settings with their meaning, cells, cost.")
-def show_study(
-    target: Target,
-    settings: Set = None,
-    quick: Quick = False,
-    replicas: Replicas = None,
-    seed: Seed = None,
-    device: Device = None,
-    engine: Engine = None,
-    data_dir: DataDir = None,
-    cost_table: cli_cost.CostOption = False,
-    workers: cli_cost.WorkersOption = None,
-    out: Out = "results",
-) -> None:
-    """Settings with their meaning, cells with theory's numbers, and what a run would cost.
-
-    With --cost instead a table of core or GPU hours by pack and training, and what of them is stored in --out.
-    """
-    study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
-    use_data(data_dir)
-    if cost_table:
-        return cli_cost.print_cost(study, out, workers)
-    cli_cost.require_cost(workers)
-    from kdsim.study import computations, packs, report, trainings
-
-    training = trainings.is_training(study)
-    rows = trainings.planned_rows(study) if training else packs.predicted_rows(study)
-    cost = trainings.estimate(study) if training else packs.estimate(study)
-    cli_output.say(f"{study.name}: {getattr(study, 'summary', None) or report.summary_line(type(study))}\n")
-    texts = [[setting.key, setting.value, setting.doc] for setting in report.settings(study)]
-    cli_output.print_table(report.Table(["key of --set", "value", "meaning"], texts))
-    planned = computations.planned_rows(study) if training else []
-    if rows:
-        cli_output.print_table(report.planned_table(rows) if training else report.cells_table(rows))
-    for table in report.computation_tables(planned):
-        cli_output.print_table(table)
-    calls = f"{cost.packs} {'training' if training else 'engine call'}{'s' * (cost.packs != 1)}"
-    seconds = cli_output.duration(cost.seconds)
-    aside = f", not counting {len(planned)} computation{'s' * (len(planned) > 1)}" if planned else ""
-    steps = f"{cost.replica_steps:,} replica-steps"
-    cli_output.say(f"\n{cost.cells} cells in {calls}, {steps}, about {seconds} here{aside}")
-
-
-@app.command(short_help="Theory without simulation: bounds, predicted floors.")
-def predict(
-    target: Target,
-    settings: Set = None,
-    quick: Quick = False,
-    replicas: Replicas = None,
-    seed: Seed = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-) -> None:
-    """Theory alone: gradient noise, bounds with their conditions, predicted floors."""
-    _one_format(as_json, as_csv)
-    study = _load(target, settings, quick, replicas=replicas, seed=seed)
-    from kdsim.study import packs, report, trainings
-
-    if trainings.is_training(study):
-        raise ConfigError(f"study {study.name!r} trains networks, of which theory predicts nothing: see show-study")
-    rows = packs.predicted_rows(study)
-    if as_json:
-        cli_output.print_json({"study": study.name, "settings": encode(study), "rows": rows})
-    elif as_csv:
-        cli_output.print_csv(rows)
-    else:
-        cli_output.print_table(report.cells_table(rows))
-
-
-# Stored results -------------------------------------------------------------------------------
-
-
-@app.command(short_help="The table of a stored run.")
-def results(
-    target: Stored,
-    settings: Set = None,
-    out: Out = "results",
-    quick: Quick = False,
-    replicas: Replicas = None,
-    seed: Seed = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
-    as_latex: Annotated[bool, typer.Option("--latex", help="print LaTeX (booktabs)")] = False,
-) -> None:
-    """The table of a stored run: the most recent one, or the one with the given settings."""
-    _one_format(as_json, as_csv, as_markdown, as_latex)
-    stored = _read(target, out, quick, settings, replicas=replicas, seed=seed)
-
-    if as_json:
-        content = {
-            "study": stored.name,
-            "settings": stored.settings,
-            "results": str(stored.folder),
-            "rows": stored.records,
-            **comparisons(stored.records, stored),
-        }
-        cli_output.print_json(content)
-    elif as_csv:
-        cli_output.print_csv(stored.records)
-    elif as_markdown or as_latex:
-        from kdsim.study import table_text
-
-        write = table_text.markdown if as_markdown else table_text.latex
-        cli_output.say("\n\n".join(map(write, tables_of(stored.records, stored))))
-    else:
-        print_results(stored.records, stored)
-
-
-@app.command(short_help="Draw the figure of a stored run again.")
-def figure(
-    target: Stored,
-    formats: Annotated[str, typer.Option("--format", metavar="F,F", help="png, pdf, svg")] = "png,pdf",
-    settings: Set = None,
-    out: Out = "results",
-    quick: Quick = False,
-    replicas: Replicas = None,
-    seed: Seed = None,
-    study_file: Annotated[
-        str | None,
-        typer.Option("--study", metavar="FILE", help="the study file with the figure's function; its code runs"),
-    ] = None,
-) -> int:
-    """Draw the figure of a stored run again; it is written beside its table.
-
-    A figure that is a function of a study file needs this file, as NAME|FILE|FOLDER or by --study: what a results
-    folder names is never run.
-    """
-    extensions = [choose("--format", item.strip(), {name: name for name in FORMATS}) for item in formats.split(",")]
-    stored = _read(target, out, quick, settings, replicas=replicas, seed=seed)
-    source = study_file or (target if target.endswith(".py") else None)
-    study = None
-    if source is not None:
-        from kdsim.study.loading import study_of_file
-
-        study = study_of_file(Path(source))
-    function = cli_output.stored_figure(stored, study)
-    files, failed = draw(function, stored, extensions)
-    for file in files:
-        cli_output.say(file)
-    return failed
-
-
-cli_gallery.register(app)
-cli_check.register(app)
-cli_reproduce.register(app)
-
-
-# Trainings of networks --------------------------------------------------------------------------
-
-cli_training.register(app)
-
-# The ledger of claims ---------------------------------------------------------------------------
-
-cli_claims.register(app)
-
-
-# Problems and supervisions ----------------------------------------------------------------------
-
-
-@app.command("export-problem", short_help="Write a problem's pool to an .npz file.")
-def export_problem(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="a problem, see list-problems", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the .npz file to write")],
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="seed of the pool")] = 0,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="set a parameter of the problem; may be repeated"),
-    ] = None,
-) -> None:
-    """Write a problem's pool to a file: x, p, theta_star, y (numpy), its name, parameters and seed."""
-    from kdsim.problems import PROBLEMS
-    from kdsim.study.export import export
-    from kdsim.study.loading import parse_settings
-
-    problem = override(choose("problem", name, by_name(PROBLEMS))(), parse_settings(settings or []), {})
-    arrays = export(problem, seed, out)
-    shapes = ", ".join(f"{key} {'x'.join(map(str, array.shape))}" for key, array in arrays.items() if array.shape)
-    cli_output.note(f"{out}: {shapes}")
-
-
-@app.command("list-problems", short_help="The problems and their parameters.")
-def list_problems() -> None:
-    """The problems, with their parameters (keys problem.NAME of --set)."""
-    from kdsim.problems import PROBLEMS
-
-    _list(PROBLEMS)
-
-
-@app.command("list-supervisions", short_help="The supervisions and their parameters.")
-def list_supervisions() -> None:
-    """The supervisions: noise models on the Bayes class probabilities, with their parameters."""
-    from kdsim.supervision import SUPERVISIONS
-
-    _list(SUPERVISIONS)
-
-
-# Helpers --------------------------------------------------------------------------------------
-
-
-def _list(classes: Sequence[type]) -> None:
-    from kdsim.study.report import Table, settings, summary_line
-
-    for cls in classes:
-        cli_output.say(f"{cls.name}: {summary_line(cls)}")
-        rows = [[f"  {item.key}", item.value, item.doc] for item in settings(cls())]
-        if rows:
-            cli_output.print_table(Table(["  field", "default", "meaning"], rows))
-        else:
-            cli_output.say()
-
-
-def _load(target: str, texts: list[str] | None, quick: bool, **options: str | None) -> Study:
-    return load_study(target, settings_of(texts, **options), quick)
-
-
-def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options: str | None) -> StudyResults:
-    """The stored run that was asked for; says on standard error which one it is."""
-    from kdsim.studies import STUDIES
-    from kdsim.study.loading import stored_run
-    from kdsim.study.report import settings_line
-    from kdsim.study.reuse import other_sources
-    from kdsim.study.store import Store, read_study
-
-    known = by_name(STUDIES)
-    stored = read_study(stored_run(target, known, Store(out), settings_of(texts, **options), quick=quick))
-    differing = settings_line(stored.settings, encode(known[stored.name]()) if stored.name in known else None)
-    cli_output.note(f"{stored.folder}, {stored.info['date'][:16]} UTC, settings: {differing}")
-    for failure in stored.info.get("failures", []):
-        cli_output.note(f"not in this table: {failure}")
-    if (line := other_sources(stored.records)) is not None:
-        cli_output.note(line)
-    return stored
-
-
-def _one_format(as_json: bool, as_csv: bool, as_markdown: bool = False, as_latex: bool = False) -> None:
-    chosen = {"--json": as_json, "--csv": as_csv, "--markdown": as_markdown, "--latex": as_latex}
-    names = [name for name, wanted in chosen.items() if wanted]
-    if len(names) > 1:
-        raise ConfigError(f"{' and '.join(names)} exclude each other")
-
-
-def _is_closed_pipe(error: BaseException) -> bool:
-    """Whether the reader of standard output has gone, which typer turns into an exit."""
-    cause = error.__context__ if isinstance(error, SystemExit) else error
-    return isinstance(cause, OSError) and cause.errno == errno.EPIPE
+from contextlib import contextmanager, suppress
+
+from kdsim.cli_codes import ExitCode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+    from typing import TextIO
+
+TRACEBACK = "KDSIM_TRACEBACK"
+"""Environment variable: whether an error is Python's traceback instead of a line."""
+_OF_SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG}
+_OF_SYSTEM |= {errno.ELOOP, errno.ENOTDIR, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+"""What a system says of files that it does not give, and of disks that are full or fail: no fault of the program's."""
+_YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code: 0, 1 (part of it failed), 2 (bad input), 130 (interrupted).
+    """Run the command line. Returns an `ExitCode`.
 
     An error is one line on standard error; with KDSIM_TRACEBACK=1 in the environment it is Python's traceback.
+
+    Args:
+        arguments: those after the program's name; None for those of this process.
     """
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a stored text may have what no encoding has
-    data_dir = os.environ.get("KDSIM_DATA")
+    closed = _open_streams()
+    stdout, stderr = sys.stdout, sys.stderr  # typer puts others in their place when a reader goes away
+    with _interrupts(exits=arguments is None) as told, _environment():
+        try:
+            if "stdout" in closed:
+                return _refused("standard output is closed: send it to a file, or to /dev/null")
+            return _run(arguments, stdout, told)
+        except KeyboardInterrupt:
+            return _interrupted()
+        finally:
+            sys.stdout, sys.stderr = stdout, stderr
+            _settle(stderr)
+
+
+def _run(arguments: Sequence[str] | None, stdout: TextIO, told: list[int]) -> int:
     try:
+        wants_traceback = _wants_traceback()
+    except ValueError as error:
+        return _refused(str(error))
+    code, failure = None, None
+    try:
+        from kdsim import cli_output
+        from kdsim.cli_commands import app
+
         with cli_output.windowless():  # figures go to files
             code = app(args=None if arguments is None else list(arguments), prog_name="kdsim", standalone_mode=False)
-        sys.stdout.flush()
-    except Stopped as stop:
-        cli_output.note(str(stop))
-        return INTERRUPTED
-    except (Exception, SystemExit) as error:
-        if _is_closed_pipe(error):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        if os.environ.get("KDSIM_TRACEBACK"):
-            raise
-        if hasattr(error, "format_message"):  # a usage error of typer or of click, whichever this version uses
-            cli_output.error(error.format_message())
-            return USER_ERROR
-        if lacks_memory(error):
-            cli_output.error(f"too large for the memory of this machine: {error_line(error)}")
-            return USER_ERROR
-        expected = isinstance(error, ConfigError) or in_study_file(error)
-        advice = "" if isinstance(error, ConfigError) else "; KDSIM_TRACEBACK=1 shows the whole traceback"
-        cli_output.error(error_line(error) + advice)
-        return USER_ERROR if expected else 1
-    finally:  # --data-dir holds for this call
+    except BaseException as error:  # a study file can raise anything
+        failure = error
+    if (fault := _settle(stdout)) is not None:
+        if fault.errno == errno.EPIPE:
+            return ExitCode.UNREAD
+        return _refused(f"standard output cannot be written: {fault.strerror}")
+    if isinstance(failure, SystemExit) and isinstance(failure.__context__, OSError):  # by typer or rich
+        failure = failure.__context__
+    if isinstance(failure, OSError) and failure.errno == errno.EPIPE:
+        return ExitCode.UNREAD
+    if isinstance(failure, KeyboardInterrupt) or (failure is not None and told):
+        return _interrupted()
+    if failure is not None:
+        return _failed(failure, wants_traceback)
+    if code == ExitCode.INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+        return _interrupted()
+    return code if isinstance(code, int) else ExitCode.DONE
+
+
+def _failed(error: BaseException, wants_traceback: bool) -> int:
+    """What an error means; raises it again if its traceback is wanted."""
+    from kdsim import cli_output
+    from kdsim.cli_run import Stopped
+    from kdsim.config import ConfigError, error_line, in_study_file, lacks_memory
+
+    if isinstance(error, Stopped):
+        cli_output.note(str(error))
+        return ExitCode.INTERRUPTED
+    if wants_traceback:
+        raise error
+    if hasattr(error, "format_message"):  # a usage error of typer or of click, whichever this version uses
+        return _refused(error.format_message())
+    if type(error).__name__ == "Abort" and isinstance(error.__cause__, EOFError):  # typer's word for it
+        error = error.__cause__
+    if lacks_memory(error):
+        return _refused(f"too large for the memory of this machine: {error_line(error)}")
+    if isinstance(error, ConfigError):
+        return _refused(error_line(error))
+    of_study = in_study_file(error)
+    if not of_study and isinstance(error, OSError) and error.errno in _OF_SYSTEM:
+        place = "standard output, or a file," if error.filename is None else repr(os.fsdecode(error.filename))
+        return _refused(f"{place} cannot be used: {error.strerror}")
+    cli_output.error(f"{error_line(error)}; {TRACEBACK}=1 shows the whole traceback")
+    return ExitCode.REFUSED if of_study else ExitCode.FAILED
+
+
+def _refused(line: str) -> int:
+    from kdsim import cli_output
+
+    cli_output.error(line)
+    return ExitCode.REFUSED
+
+
+def _interrupted() -> int:
+    from kdsim import cli_output
+
+    cli_output.note("interrupted")
+    return ExitCode.INTERRUPTED
+
+
+def _wants_traceback() -> bool:
+    """What `KDSIM_TRACEBACK` says.
+
+    Raises:
+        ValueError: neither yes nor no.
+    """
+    text = os.environ.get(TRACEBACK, "")
+    if text.strip().lower() not in _YES + _NO:
+        allowed = f"one of {', '.join(_YES)}, or of {', '.join(_NO[1:])} and nothing"
+        raise ValueError(f"{TRACEBACK} = {text!r:.100} is not allowed: must be {allowed}")
+    return text.strip().lower() in _YES
+
+
+# What surrounds a command -------------------------------------------------------------------------
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Within the block --data-dir, and where a study file goes, hold for this call."""
+    data_dir, place = os.environ.get("KDSIM_DATA"), _place()
+    try:
+        yield
+    finally:
         os.environ.pop("KDSIM_DATA", None)
         if data_dir is not None:
             os.environ["KDSIM_DATA"] = data_dir
-    if code == INTERRUPTED:
-        cli_output.note("interrupted")
-    return code if isinstance(code, int) else 0
+        if place is not None and _place() != place:
+            with suppress(OSError):  # it was removed
+                os.chdir(place)
+
+
+def _place() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
+
+
+@contextmanager
+def _interrupts(exits: bool) -> Iterator[list[int]]:
+    """Within the block Ctrl-C is an exit code, not a traceback; gives a list that is not empty once it came.
+
+    An exception that arises while a module is imported may come out as another one, or as a message of a library. So
+    there, where nothing is under way yet, the process ends at once.
+
+    Args:
+        exits: whether this process is the command, and may end there.
+    """
+    told: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        if exits and _imports(frame):
+            with suppress(OSError):
+                os.write(2, b"kdsim: interrupted\n")
+            os._exit(ExitCode.INTERRUPTED)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # somebody has other plans with it
+        yield told
+        return
+    try:
+        signal.signal(signal.SIGINT, handle)
+    except ValueError:  # not in the main thread
+        yield told
+        return
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+# Standard streams ---------------------------------------------------------------------------------
+
+
+def _open_streams() -> set[str]:
+    """Names of the standard streams that are closed; they lead to /dev/null now.
+
+    The number of a closed one would be that of the next file that is opened: of a result, into which a library prints.
+    """
+    closed = {name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None}
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if name in closed:
+            try:
+                os.fstat(number)
+            except OSError:
+                null = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+                os.set_inheritable(null, True)
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a stored text may have what no encoding has
+    return closed
+
+
+def _settle(stream: TextIO) -> OSError | None:
+    """Write what a standard stream still holds. If it cannot be written, it leads to /dev/null from now on.
+
+    Python would try again when it ends, print what it thinks of that, and exit with 120.
+    """
+    try:
+        stream.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+        return error
+    except ValueError:  # somebody has closed it
+        pass
+    return None
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdsim import __version__, cli_output
+from kdsim.cli_codes import ExitCode
 from kdsim.cli_run import DataDir, ExecutorName, How, Json, Out, Scheduler, Stopped, Workers, use_data
 from kdsim.config import ConfigError, choose, error_line
 from kdsim.plain_text import folded
@@ -61,11 +62,13 @@ def verify_claims(
     use_data(data_dir)
     from kdsim.claims import CLAIMS, NOT_COVERED, html, ledger, report
     from kdsim.files import temporary_beside
-    from kdsim.study.cells import json_text
+    from kdsim.study.cells import json_text, require_no_link
     from kdsim.study.store import Store
 
     chosen = _chosen([*(only or ()), *(names or ())], CLAIMS)
     Store(out).prepare()
+    folder = Path(out) / FOLDER
+    require_no_link(folder)
     studies = len(list(ledger.studies_of(chosen, quick)))
     with How(executor, scheduler, workers).started() as computing:
         ran = ledger.collect(chosen, quick, out, _Runner(out, studies, computing))
@@ -81,7 +84,6 @@ def verify_claims(
         "claims.json": json_text(content),
         "claims.html": html.page(findings, NOT_COVERED, stamp, _figures(ran)),
     }
-    folder = Path(out) / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -97,7 +99,7 @@ def verify_claims(
     failed = [finding for finding in findings if finding.failed]
     for finding in failed:
         cli_output.error(f"{finding.claim.name}: {finding.reason}")
-    return 1 if failed else 0
+    return ExitCode.FAILED if failed else ExitCode.DONE
 
 
 def _chosen(texts: Sequence[str], claims: Sequence[Claim]) -> list[Claim]:

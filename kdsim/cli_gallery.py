@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from kdsim import cli_output
+from kdsim import cli_output, cli_paths
+from kdsim.cli_codes import ExitCode
 from kdsim.cli_run import Out, tables_of
 from kdsim.config import ConfigError, by_name, choose, error_line
 
@@ -17,9 +18,12 @@ def gallery(
         list[str] | None, typer.Argument(metavar="[STUDY]...", help="studies; all that are stored if none is given")
     ] = None,
     out: Out = "results",
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="folder of the page and its figures")] = Path(
-        "docs/gallery"
-    ),
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="DIR", help="folder of the page and its figures", callback=cli_paths.option("--to")
+        ),
+    ] = "docs/gallery",
 ) -> int:
     """Write a page of stored studies: figure, command, settings and table of each.
 
@@ -35,35 +39,38 @@ def gallery(
     for name in names or ():
         choose("study", name, known)
     found = pages.exhibits(Store(out), known, names or ())
+    folder = Path(to)
     try:
-        to.mkdir(parents=True, exist_ok=True)
-        sections, code = [], 0
+        folder.mkdir(parents=True, exist_ok=True)
+        sections, code = [], ExitCode.DONE
         for exhibit in found:
             results = exhibit.results
-            figure, failed = _figure(results, to)
+            figure, failed = _figure(results, folder)
             code = max(code, failed)
             sections.append(pages.section(exhibit, figure, tables_of(results.records, results)))
             cli_output.note(f"{results.name}: {results.folder}")
-        with temporary_beside(to / "README.md") as file:
+        with temporary_beside(folder / "README.md") as file:
             file.write_text(pages.page(sections), encoding="utf-8")
-            file.replace(to / "README.md")
+            file.replace(folder / "README.md")
     except OSError as error:
-        raise ConfigError(f"--to = {str(to)!r} cannot be written: {error.strerror}") from None
-    cli_output.say(to / "README.md")
+        raise ConfigError(f"--to = {to!r} cannot be written: {error.strerror}") from None
+    cli_output.say(folder / "README.md")
     return code
 
 
 def _figure(results, folder: Path) -> tuple[str | None, int]:
-    """Name of the figure's file in the folder and 0; None and 1, after a line that says why, where drawing failed."""
+    """Name of the figure's file in the folder, or None; and an exit code, after a line that says why drawing failed."""
     if results.info["figure"] is None:
-        return None, 0
+        return None, ExitCode.DONE
     try:
-        return Path(cli_output.write_figures(cli_output.stored_figure(results), results, ["png"], folder)[0]).name, 0
+        return Path(
+            cli_output.write_figures(cli_output.stored_figure(results), results, ["png"], folder)[0]
+        ).name, ExitCode.DONE
     except OSError:
         raise
     except Exception as failure:
         cli_output.note(f"warning: no figure of {results.name}, {error_line(failure)}")
-        return None, 1
+        return None, ExitCode.FAILED
 
 
 def register(app: typer.Typer) -> None:

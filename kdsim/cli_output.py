@@ -97,7 +97,8 @@ def note(text: str) -> None:
     line = one_line(text)
     if len(line) > LONGEST:
         line = f"{line[:LONGEST]}... ({len(line):,} characters)"
-    print(f"kdsim: {line}", file=sys.stderr)
+    with suppress(OSError):  # nobody can read it: the exit code says what happened
+        print(f"kdsim: {line}", file=sys.stderr)
 
 
 def error(text: str) -> None:

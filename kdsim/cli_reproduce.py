@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdsim import cli_output
+from kdsim import cli_output, cli_paths
+from kdsim.cli_codes import ExitCode
 from kdsim.cli_run import DataDir, Json, Stopped, use_data
 from kdsim.config import ConfigError, require_count
 from kdsim.plain_text import one_line
@@ -24,11 +25,12 @@ LISTED = 8
 
 def reproduce(
     folder: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="RESULTS_DIR",
             help="a results folder, or the folder of one run (DIR/STUDY/DIGEST)",
             show_default=False,
+            callback=cli_paths.option("RESULTS_DIR"),
         ),
     ],
     cells: Annotated[
@@ -41,14 +43,25 @@ def reproduce(
     ] = None,
     study_files: Annotated[
         list[str] | None,
-        typer.Option("--study", metavar="FILE", help="a study file that defines some; its code runs; may be repeated"),
+        typer.Option(
+            "--study",
+            metavar="FILE",
+            help="a study file that defines some; its code runs; may be repeated",
+            callback=cli_paths.options("--study"),
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", metavar="E", help="run simulated cells on this engine instead")
     ] = None,
     device: Annotated[str | None, typer.Option("--device", metavar="D", help="run on this device instead")] = None,
     keep: Annotated[
-        Path | None, typer.Option("--keep", metavar="DIR", help="keep the results of the rerun in this new folder")
+        str | None,
+        typer.Option(
+            "--keep",
+            metavar="DIR",
+            help="keep the results of the rerun in this new folder",
+            callback=cli_paths.option("--keep"),
+        ),
     ] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -81,7 +94,7 @@ def reproduce(
     use_data(data_dir)
     if cells is not None:
         require_count("--cells", cells)
-    store, digests = stored_cells(folder)
+    store, digests = stored_cells(Path(folder))
     chosen = choose(digests, only or (), cells, seed)
     if cells is not None:
         cli_output.note(f"sample of {len(chosen)} of {len(digests)} cells, seed {seed}: {', '.join(chosen)}")
@@ -90,7 +103,7 @@ def reproduce(
     if engine is not None:
         _require_engine(engine, selection.cells.values())
     with tempfile.TemporaryDirectory(prefix="kdsim-reproduce-") as scratch:
-        into = Path(scratch) if keep is None else _new_folder(keep)
+        into = Path(scratch) if keep is None else _new_folder(Path(keep), store.root)
         try:
             with cli_output.compilation_note(), cli_output.progress_report() as progress:
                 found = rerun(
@@ -111,7 +124,7 @@ def reproduce(
         cli_output.say(_summary(found))
         if keep is not None:
             cli_output.say(f"rerun    {keep}")
-    return 0 if found.agrees else 1
+    return ExitCode.DONE if found.agrees else ExitCode.FAILED
 
 
 def _further_classes() -> tuple[type, ...]:
@@ -132,9 +145,13 @@ def _require_engine(engine: str, cells: Any) -> None:
         raise ConfigError(f"--engine {engine!r}: none of the cells is a simulation; trainings have no engine")
 
 
-def _new_folder(keep: Path) -> Path:
-    """A folder that holds nothing yet: what lay there would be compared in place of a rerun."""
+def _new_folder(keep: Path, stored: Path) -> Path:
+    """A folder that holds nothing yet, where what lay there would be compared in place of a rerun; and that lies
+    outside of the results, into which nothing is written."""
     try:
+        place, results = keep.resolve(), stored.resolve()
+        if place == results or results in place.parents:
+            raise ConfigError(f"--keep {str(keep)!r} is not allowed: must lie outside of the results, {str(stored)!r}")
         if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
             raise ConfigError(f"--keep {str(keep)!r} is not allowed: must be a new or empty folder")
     except OSError as error:
@@ -187,12 +204,12 @@ def _summary(found: Reproduction) -> str:
     return f"{_cells(len(found.verdicts))}: " + ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
 
 
-def _content(found: Reproduction, folder: Path, keep: Path | None, sample: tuple[int | None, int]) -> dict[str, Any]:
+def _content(found: Reproduction, folder: str, keep: str | None, sample: tuple[int | None, int]) -> dict[str, Any]:
     from kdsim.study.agreement import LEVEL
 
     counts = Counter(verdict.verdict for verdict in found.verdicts)
     return {
-        "results": str(folder),
+        "results": folder,
         "agrees": found.agrees,
         "counts": dict(counts),
         "sample": None if sample[0] is None else {"cells": sample[0], "seed": sample[1]},
@@ -200,7 +217,7 @@ def _content(found: Reproduction, folder: Path, keep: Path | None, sample: tuple
         "comparisons": found.comparisons,
         "cells": [vars(verdict) for verdict in found.verdicts],
         "differences": [{"what": line, "cells": count} for line, count in found.differences.items()],
-        "rerun": None if keep is None else str(keep),
+        "rerun": keep,
     }
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdsim import cli_output
-from kdsim.config import ConfigError, by_name, choose, error_line, require
+from kdsim import cli_output, cli_paths
+from kdsim.cli_codes import ExitCode
+from kdsim.config import ConfigError, by_name, choose, error_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.study.base import Study
@@ -20,19 +21,24 @@ if TYPE_CHECKING:  # torch takes a second to import: commands import what they n
     from kdsim.study.store import StudyResults
 
 FORMATS = ("png", "pdf", "svg")
-USER_ERROR, INTERRUPTED = 2, 130
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="set a key of the study; may be repeated")
 ]
-Out = Annotated[str, typer.Option("--out", metavar="DIR", help="results folder")]
+Out = Annotated[str, typer.Option("--out", metavar="DIR", help="results folder", callback=cli_paths.option("--out"))]
 Quick = Annotated[bool, typer.Option("--quick", help="a small version that ends within seconds")]
 Replicas = Annotated[str | None, typer.Option("--replicas", metavar="N", help="independent runs of each cell")]
 Seed = Annotated[str | None, typer.Option("--seed", metavar="N", help="seed of the pool and of all randomness")]
 Device = Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 DataDir = Annotated[
-    str | None, typer.Option("--data-dir", metavar="DIR", help="folder of real images; else KDSIM_DATA")
+    str | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="folder of real images; else KDSIM_DATA",
+        callback=cli_paths.option("--data-dir"),
+    ),
 ]
 
 
@@ -41,7 +47,12 @@ ExecutorName = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option("--scheduler", metavar="ADDRESS", help="of a dask scheduler, tcp://HOST:8786 or its file; else local"),
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a dask scheduler, tcp://HOST:8786 or its file; else local",
+        callback=cli_paths.scheduler,
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="processes of a local dask cluster; else one a core")
@@ -124,16 +135,16 @@ def load_study(target: str, settings: dict[str, str], quick: bool) -> Study:
 
 
 def use_data(data_dir: str | None) -> None:
-    """Real images are read from this folder."""
-    if data_dir:
-        require("\0" not in data_dir, "--data-dir", data_dir, "a path")
+    """Real images are read from this folder, or from the one that KDSIM_DATA names."""
+    if data_dir is None and os.environ.get("KDSIM_DATA"):
+        data_dir = cli_paths.absolute("KDSIM_DATA", os.environ["KDSIM_DATA"])
+    if data_dir is not None:
         os.environ["KDSIM_DATA"] = data_dir
 
 
 def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
     """Run a study, print its table or JSON, draw its figure. Returns the exit code."""
     how = how or How()
-    require(out.strip() != "", "--out", out, "a folder")
     draw_with = cli_output.figure_function(getattr(type(study), "figure", None))
 
     from kdsim.study import runner
@@ -153,10 +164,10 @@ def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
             )
     except runner.Interrupted as interruption:
         raise Stopped(str(interruption)) from None
-    code = 0
+    code = ExitCode.DONE
     for failure in result.failures:
         cli_output.error(failure)
-        code = USER_ERROR if result.user_error else 1
+        code = ExitCode.REFUSED if result.user_error else ExitCode.FAILED
     if not result.rows:
         return code
     stored = read_study(result.folder)
@@ -218,9 +229,11 @@ def comparisons(rows: Sequence[dict[str, Any]], stored: StudyResults) -> dict[st
 
 
 def draw(function: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[list[str], int]:
-    """Files of the figure, and 0; or no file, and 1 after a line that says why. The results are stored either way."""
+    """Files of the figure, or none, and an exit code, after a line that says why. The results are stored either way."""
     try:
-        return cli_output.write_figures(function, stored, formats), 0
-    except (Exception, SystemExit) as failure:  # a study file's own function can raise anything
+        return cli_output.write_figures(function, stored, formats), ExitCode.DONE
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # a study file's own function can raise anything
         cli_output.note(f"warning: no figure, {error_line(failure)}; the results are in {stored.folder}")
-        return [], 1
+        return [], ExitCode.FAILED

@@ -56,9 +56,13 @@ def error_line(error: BaseException) -> str:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether there was too little memory: numpy and torch say so with errors of several types."""
-    words = ("array is too big", "Maximum allowed dimension exceeded", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+    """Whether there was too little memory: numpy, torch and the loader of libraries have errors of several types."""
+    words = ("array is too big", "Maximum allowed dimension exceeded", "can't allocate memory", "out of memory",
+             "Cannot allocate memory", "failed to map segment")  # fmt: skip
+    if isinstance(error, MemoryError) or any(word in str(error) for word in words):
+        return True
+    before = error.__cause__ or error.__context__  # llvmlite says that a library was not found
+    return isinstance(error, (OSError, ImportError)) and before is not None and lacks_memory(before)
 
 
 def in_study_file(error: BaseException) -> bool:

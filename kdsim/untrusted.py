@@ -36,14 +36,25 @@ def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-        OSError: it cannot be read, is larger, or is something that never ends, as a pipe or a device.
+        OSError: see `require_file`; or it cannot be read.
+    """
+    require_file(path, most)
+    return path.read_bytes()
+
+
+def require_file(path: Path, most: int = LARGEST_FILE) -> None:
+    """Refuse what is not a regular file of at most so many bytes.
+
+    Raises:
+        OSError: it is not there, is larger, or is a folder, or something that never ends, as a pipe or a device.
     """
     status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # of a folder the system says so
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "Not a regular file")
     if status.st_size > most:
         raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, must have at most {most}")
-    return path.read_bytes()
 
 
 def require_small_table(metadata: Any, rows: int, size: int) -> None:

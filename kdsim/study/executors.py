@@ -153,7 +153,9 @@ def outcome(task: Task, report: Callable[[int], None], stop: Callable[[], bool],
     result: Any
     try:
         result = task.run(report, stop, slice_seconds)
-    except (Exception, SystemExit) as error:  # a study file's own code can raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a study file's own code can raise anything
         result = failed(error)
     return Outcome(result, time.monotonic() - started)
 

@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,7 @@ from kdsim.supervision.base import Supervision
 from kdsim.teachers import TEACHERS
 from kdsim.trainer import Teacher
 from kdsim.training import RECIPES, Recipe
+from kdsim.untrusted import require_file
 
 CONTRACTS: dict[type, tuple[type, ...]] = {
     Problem: PROBLEMS,
@@ -45,6 +47,9 @@ CONTRACTS: dict[type, tuple[type, ...]] = {
 }
 """What a setting may name: each contract's implementations in kdsim."""
 
+
+LARGEST_SOURCE = 10 << 20
+"""Bytes of a study file."""
 
 Known = Mapping[str, type[Study]]
 """Studies that may be named rather than given as a file."""
@@ -114,7 +119,9 @@ def study_of_file(path: Path) -> type[Study]:
     Raises:
         ConfigError: no such file, it cannot be imported, or it does not define exactly one study.
     """
-    module = import_study_file(path)
+    _require_source(path)
+    with _same_directory():
+        module = import_study_file(path)
     defined = [
         item
         for item in vars(module).values()
@@ -136,6 +143,29 @@ def study_of_file(path: Path) -> type[Study]:
         raise ConfigError(f"{path}: {study.__name__} must be a frozen dataclass (@dataclass(frozen=True))")
     require_study_name(f"{path}: {study.__name__}.name", getattr(study, "name", None))
     return study
+
+
+def _require_source(path: Path) -> None:
+    """Refuse what is no file of a source's size: a device or a pipe may never end."""
+    try:
+        require_file(path, LARGEST_SOURCE)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"study file {str(path)!r} cannot be read: {why}") from None
+
+
+@contextmanager
+def _same_directory() -> Iterator[None]:
+    """After the block the working directory is what it was: relative paths of the caller stay right."""
+    try:
+        place = os.getcwd()
+    except FileNotFoundError:  # it was removed
+        place = None
+    try:
+        yield
+    finally:
+        if place is not None:
+            os.chdir(place)
 
 
 def require_study_name(what: str, name: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -300,8 +300,16 @@ def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher 
     """
     try:
         with one_thread():
-            cells = tuple(study.cells() or ())
-    except Exception as error:  # a study file's own code can raise anything
+            returned = study.cells()
+            if not isinstance(returned, Iterable) or isinstance(returned, (str, bytes, Mapping, Set)):
+                what = f"a tuple of cells, it returned {config.shown(returned)}"
+                raise ConfigError(f"study {study.name!r}: cells() must return {what}")
+            cells = tuple(returned)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a study file's own code can raise anything
+        if isinstance(error.__cause__, StopIteration):  # which Python makes another error of, that comes from here
+            error = error.__cause__
         if isinstance(error, ConfigError) or not config.in_study_file(error):
             raise
         raise ConfigError(f"cells of study {study.name!r}: {config.error_line(error)}") from error
@@ -311,7 +319,7 @@ def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher 
     for cell in cells:
         if not isinstance(cell, kind):
             allowed = "all Cell, or all StudentTrainer, Teacher and Computation objects"
-            raise ConfigError(f"study {study.name!r}: cells() must return {allowed}, it returned {cell!r}")
+            raise ConfigError(f"study {study.name!r}: cells() must return {allowed}, it returned {config.shown(cell)}")
     return cells
 
 

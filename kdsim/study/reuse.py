@@ -152,7 +152,7 @@ def changes(study: Study, store: Store) -> Iterator[str]:
         except ConfigError:
             continue
         if _bare(then) == _bare(now) and (names := _differing(then, now)):
-            yield f"{', '.join(names)} changed since {folder}: its results stay there, and the study is run anew"
+            yield f"{', '.join(names)} changed since {folder.relative_to(store.root)}: its results stay there, and the study is run anew"
 
 
 def _bare(encoded: Any) -> Any:

@@ -89,10 +89,11 @@ def run(
     """
     started = time.monotonic()
     executor = executor or Local()
+    store = Store(out)
+    digest = config.digest(study)  # of a class without a source file it is refused now, not after the run
     cells = cells_of(study)
     if block_replicas is not None:
         config.require_count("block_replicas", block_replicas)
-    store = Store(out)
     executor.check(cells)
     store.prepare()
     executor.check_folder(store.root, cells)
@@ -128,7 +129,7 @@ def run(
     table = labelled([store.row(study.name, digest, store.read_info(digest)) for digest in finished])
     info = {
         "study": study.name,
-        "digest": config.digest(study),
+        "digest": digest,
         "settings": rows.json_ready(config.encode(study)),
         "cells": finished,
         "failures": failures,

@@ -99,7 +99,7 @@ class Store(Cells):
     """A results folder."""
 
     def __init__(self, root: str | Path) -> None:
-        super().__init__(Path(root))
+        super().__init__(Path(root).absolute())  # whatever a study file does with the working directory
 
     @cached_property
     def unfinished(self) -> Unfinished:

@@ -9,17 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_study
 import torch
 
 from kdsim.config import ConfigError
 from kdsim.engines.base import State
 from kdsim.engines.recorder import METRICS, Record
-from kdsim.files import Damaged, StorageError, signed
+from kdsim.files import Damaged, StorageError, Unreadable, signed
+from kdsim.study import runner
 from kdsim.study.cells import CELL_FILE, STORE_VERSION, UNSIGNED, json_text
+from kdsim.study.checking import UNREAD, check
 from kdsim.study.rows import bound_curve, flat_row, json_ready
 from kdsim.study.store import STUDY_FILE, Store, read_study
 from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE, curves_table, replicas_table
 from kdsim.study.unfinished import NO_LOCKS, release
+from kdsim.untrusted import read_file
 
 INFO = {"cell": {"class": "Cell"}, "summary": {}, "prediction": {"mu": 1.0}, "measurement": {"floor": math.inf}}
 CURVES = pd.DataFrame({"step": [0, 5], "dist_sq_mean": [2.0, math.nan]})
@@ -341,3 +345,42 @@ def test_a_study_folder_that_cannot_be_written_is_refused(store: Store, blocked:
 def test_a_bound_that_overflowed_is_no_number() -> None:
     prediction = {"bound_valid": True, "bound_floor": None, "mu": 1e-320}
     assert np.isnan(bound_curve(prediction, 0.1, 1.0, np.array([0, 5]))).all()
+
+
+@pytest.mark.parametrize("name", [CELL_FILE, CURVES_FILE])
+def test_a_cell_that_cannot_be_read_is_left_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Permission or a bad disk: with --repair too, and check-results says so."""
+    study = tiny_study.Tiny(supervisions=(tiny_study.Exact(),), steps=20)
+    digest = runner.run(study, tmp_path).rows[0]["cell"]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def denied(path: Path, *arguments: int) -> bytes:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_file(path, *arguments)
+
+    monkeypatch.setattr("kdsim.study.cells.read_file", denied)
+    file = Store(tmp_path).cell_folder(digest) / name
+    for repair in (False, True):
+        with pytest.raises(Unreadable, match=rf"'{file}' cannot be read \(Permission denied\), which is no damage"):
+            runner.run(study, tmp_path, repair=repair)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (finding,) = check(tmp_path).damaged
+    assert finding.kind == UNREAD and str(file) in finding.what
+
+
+def test_a_plan_that_cannot_be_read_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, *arguments: int) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("kdsim.study.unfinished.read_file", denied)
+    with pytest.raises(Unreadable, match="which is no damage"):
+        store.unfinished.read_plan(store.unfinished.plan_file("p"))
+
+
+def test_a_results_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else libraries would make a home folder of `~`, and a study file could move it."""
+    monkeypatch.chdir(tmp_path)
+    assert Store("~/x").root == tmp_path / "~" / "x"
