@@ -6,6 +6,7 @@ out the slow tests also gets fewer generated examples of each property; CI runs 
 
 import os
 
+import kernels
 import pytest
 import tiny_network
 import torch
@@ -16,6 +17,7 @@ settings.register_profile("kdsim", **COMMON, max_examples=50)
 settings.register_profile("quick", **COMMON, max_examples=20)
 settings.load_profile("kdsim")
 tiny_network.register()
+kernels.share()
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 

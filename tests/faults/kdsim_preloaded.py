@@ -2,6 +2,7 @@
 
 import tempfile
 
+import kernels
 import scipy.stats  # noqa: F401
 import tiny_network
 import torch
@@ -17,6 +18,7 @@ from kdsim.study import runner
 
 torch.set_num_threads(1)
 tiny_network.register()
+kernels.share()
 with tempfile.TemporaryDirectory() as folder:
     for study in (
         *(FaultSimulations(engine, 20, 2) for engine in ("cpu_fused", "torch", "autograd")),

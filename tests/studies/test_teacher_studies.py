@@ -22,12 +22,14 @@ from kdsim.studies.teacher_kinds import TeacherStudy
 from kdsim.studies.teacher_sweeps import part_of
 from kdsim.study import runner, teacher_report
 from kdsim.study.packs import cells_of
+from kdsim.study.report import settings
 from kdsim.study.store import StudyResults, read_study
 from kdsim.teachers import TEACHERS
 from kdsim.teachers.kinds import KINDS, teacher_of
 from kdsim.trainer import ImageNetwork, StudentTrainer, Teacher
 
 STUDIES = (TeacherKinds, Guideline, BayesianLosses, FewShot, Temperature, PosteriorSamples, BNNAblation)
+KINDS_STORED = ("deterministic", "laplace", "temperature-scaled")
 PROBLEM = Images(classes=3, samples=96, validation_samples=32, test_samples=40, clutter=0, dimension=2)
 
 
@@ -40,7 +42,7 @@ def small(study: type[TeacherStudy], **changes: object) -> TeacherStudy:
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     """Three teachers and their students, two replicas."""
-    study = small(TeacherKinds, kinds=("deterministic", "laplace", "temperature-scaled"), recipes=("crd",))
+    study = small(TeacherKinds, kinds=KINDS_STORED, recipes=("crd",))
     return read_study(runner.run(study, tmp_path_factory.mktemp("teachers")).folder)
 
 
@@ -130,27 +132,25 @@ def test_another_study_reuses_the_teachers(stored: StudyResults) -> None:
 
 
 @pytest.mark.slow
-def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = [
-        f"--set=data.problem.{key}={getattr(PROBLEM, key)}" for key in ("classes", "samples", "clutter", "dimension")
-    ]
-    sizes += ["--set=data.problem.validation_samples=32", "--set=data.problem.test_samples=40", f"--out={tmp_path}"]
-    sizes += [f"--set=pairs={TINY} to {TINY}"]
-    assert (
-        main(["run-study", "guideline", "--quick", *sizes, "--set=epochs=8", "--set=kinds=deterministic,mse,ivon"]) == 0
-    )
+def test_from_the_command_line(stored: StudyResults, capsys: pytest.CaptureFixture[str]) -> None:
+    """The study guideline on the same teachers and students: all of it is stored, and is printed and drawn."""
+    sizes = [f"--set={each.key}={each.value}" for each in settings(PROBLEM, "data.problem.")]
+    sizes += [f"--set=pairs={TINY} to {TINY}", "--set=epochs=8", f"--set=kinds={','.join(KINDS_STORED)}"]
+    root = stored.folder.parent.parent
+    assert main(["run-study", "guideline", "--quick", *sizes, f"--out={root}"]) == 0
     out = capsys.readouterr().out
+    assert "nothing to simulate: all cells were stored" in out
     assert "Spearman" in out
     assert "Holm" in out
     assert out.count("figure") >= 2
-    assert main(["results", "guideline", f"--out={tmp_path}", "--json"]) == 0
-    stored = json.loads(capsys.readouterr().out)
-    assert {"comparisons", "correlations", "rows"} <= stored.keys()
-    assert {item["quality"] for item in stored["correlations"]} >= {"test_bcp_kl", "test_accuracy"}
+    assert main(["results", "guideline", f"--out={root}", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {"comparisons", "correlations", "rows"} <= printed.keys()
+    assert {item["quality"] for item in printed["correlations"]} >= {"test_bcp_kl", "test_accuracy"}
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("texts", "words"),
     [
         (["kinds=determinstic"], ("determinstic", "deterministic")),
         (["pairs=tiny"], ("tiny", "TEACHER to STUDENT")),
@@ -162,9 +162,9 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_bad_settings_are_one_line(
-    settings: list[str], words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    texts: list[str], words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run-study", "teacher-kinds", *(f"--set={text}" for text in settings)]) == 2
+    assert main(["run-study", "teacher-kinds", *(f"--set={text}" for text in texts)]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert all(word in err for word in words), err

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_network import TINY
 from tiny_study import Tiny
 
 from kdsim.cli import main
@@ -156,7 +157,8 @@ def test_fits_of_teachers_are_counted(tmp_path: Path) -> None:
     from kdsim.studies import STUDIES
     from kdsim.study.loading import load
 
-    study = load("teacher-kinds", by_name(STUDIES), {"data.problem.samples": "128"}, quick=True)
+    settings = {"data.problem.samples": "128", "pairs": f"{TINY} to {TINY}"}
+    study = load("teacher-kinds", by_name(STUDIES), settings, quick=True)
     found = study_cost(study, Store(tmp_path))
     fits = [each for each in found.costs if each.what.startswith("fit of")]
     assert fits and all(each.seconds[0] > 0 and not each.rates and each.needs for each in fits)

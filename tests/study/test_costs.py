@@ -37,7 +37,9 @@ def test_a_teacher_of_images_that_stay_is_asked_once():
 def test_the_share_rises_to_one_in_a_mixed_study(tmp_path: Path):
     """Computations, points and images: replica-steps are over long before the cost is."""
     seen: list[runner.Progress] = []
-    study = replace(Deviations().quick(), parts=("paths", "points", "images"), networks=("linear",))
+    images = KnownImages(Images(classes=3, samples=64, validation_samples=16, test_samples=16, clutter=0, dimension=2))
+    study = Deviations(parts=("paths", "points", "images")).quick()
+    study = replace(study, networks=("linear",), data=images)
     result = runner.run(study, tmp_path, progress=seen.append)
     assert not result.failures
     shares = [progress.share for progress in seen]
