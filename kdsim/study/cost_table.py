@@ -34,6 +34,7 @@ from kdsim.study.training_probes import probe as probe_training
 from kdsim.study.training_probes import probe_fit
 from kdsim.study.trainings import Fitting, Training, jobs
 from kdsim.trainer import StudentTrainer
+from kdsim.training.replicas import replica_threads
 
 PROBES = 3
 """Times that a rate is measured."""
@@ -280,7 +281,7 @@ def _job_costs(todo: Sequence[Training | Fitting], cells: set[str], store: Store
                 found = probe_training(job, PROBES)
                 seconds, threads = found.seconds, found.threads
             else:
-                seconds, threads = [probe_fit(job)], torch.get_num_threads()
+                seconds, threads = [probe_fit(job)], replica_threads()
         except ConfigError as error:
             problem = f"{job}: {config.error_line(error)}"
         needs = [] if isinstance(job, Training) else [numbers.get(config.digest(training))]

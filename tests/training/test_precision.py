@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_training import tiny
+from tiny_network import TINY
+from tiny_training import PROBLEM, tiny
 
 from kdsim.config import ConfigError, digest
-from kdsim.studies import STUDIES, BNNAblation, TeacherKinds
+from kdsim.data import KnownImages, KnownPoints
+from kdsim.studies import STUDIES, BNNAblation, TeacherKinds, Train
+from kdsim.study import runner
 from kdsim.study.base import Study
 from kdsim.study.packs import cells_of
 from kdsim.study.report import settings
@@ -37,14 +41,8 @@ def test_the_default_follows_the_device(recipe: type[Recipe]) -> None:
     assert {device: trainer.precision for device, trainer in trainers.items()} == {
         "cpu": "float32", "cuda": "bfloat16", "cuda:1": "bfloat16"
     }  # fmt: skip
-    points = StudentTrainer(PointNetwork("mlp"), _points(), recipe=recipe(), device="cuda")
+    points = StudentTrainer(PointNetwork("mlp"), KnownPoints(), recipe=recipe(), device="cuda")
     assert points.precision == "float32"
-
-
-def _points():
-    from kdsim.data import KnownPoints
-
-    return KnownPoints()
 
 
 def test_a_training_on_a_cpu_computes_in_float32() -> None:
@@ -114,7 +112,7 @@ def test_a_training_asks_its_gpu_before_it_starts(monkeypatch: pytest.MonkeyPatc
     for subject in (StudentTrainer(device="cuda").check_machine, tiny(1, device="cuda", recipe=Recipe()).run):
         with pytest.raises(ConfigError, match="precision = 'auto'"):
             subject()
-    StudentTrainer(PointNetwork("mlp"), _points(), device="cuda").check_machine()  # float32 whatever it says
+    StudentTrainer(PointNetwork("mlp"), KnownPoints(), device="cuda").check_machine()  # float32 whatever it says
 
 
 @pytest.mark.parametrize(
@@ -138,13 +136,28 @@ def test_which_processors_emulate_it(
 
 def test_what_will_be_slow_is_said_in_one_line(without_bfloat16: None) -> None:
     slow = StudentTrainer(recipe=Recipe(precision="bfloat16"))
-    points = StudentTrainer(PointNetwork("mlp"), _points(), recipe=Recipe(precision="bfloat16"))
+    points = StudentTrainer(PointNetwork("mlp"), KnownPoints(), recipe=Recipe(precision="bfloat16"))
     lines: list[str] = []
     warn_of_emulation([Training(StudentTrainer()), Training(points)], lines.append)
     assert lines == []
     warn_of_emulation([Training(slow), Training(replace(slow, seed=1))], lines.append)
     (line,) = lines
     assert "\n" not in line and "precision = bfloat16 of 2 trainings is emulated" in line
+
+
+def test_a_run_says_it_before_it_starts(
+    without_bfloat16: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def begin(*arguments: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(runner, "Session", begin)
+    for precision, count in (("bfloat16", 1), ("auto", 0)):
+        lines: list[str] = []
+        with pytest.raises(InterruptedError):
+            recipe = Recipe(precision=precision)
+            runner.run(Train(TINY, KnownImages(PROBLEM), recipe=recipe), tmp_path, note=lines.append)
+        assert len(lines) == count
 
 
 def test_on_another_device_a_training_keeps_its_precision() -> None:
