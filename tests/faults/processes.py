@@ -14,6 +14,7 @@ import io
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -131,6 +132,7 @@ def _run(results: Any, function: Callable[..., Any], arguments: tuple[Any, ...])
         found = True, function(*arguments)
     except BaseException:
         found = False, traceback.format_exc()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which would cut off the answer
     results.send(found)
 
 
