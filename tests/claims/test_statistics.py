@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,18 @@ def test_ratio_of_paired_means_covers() -> None:
         part = from_estimate("c", "q", *_ratio(2 * first, second), 24, above=0.0)
         covered += part.low <= 2 <= part.high
     assert abs(covered / trials - 0.95) <= 4 * (0.95 * 0.05 / trials) ** 0.5
+
+
+def test_exponents_have_the_jackknifes_standard_error() -> None:
+    """sqrt((R - 1) / R sum of squares) of the exponents without one replica each."""
+    values = NU[:, None] * torch.rand(len(NU), 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    slope, se = exponent(NU, values)
+    left_out = []
+    for replica in range(5):
+        kept = values[:, [number for number in range(5) if number != replica]].mean(1)
+        left_out.append(np.polyfit(NU.log().numpy(), kept.log().numpy(), 1)[0])
+    assert slope == pytest.approx(np.polyfit(NU.log().numpy(), values.mean(1).log().numpy(), 1)[0])
+    assert se == pytest.approx((4 / 5 * np.square(np.array(left_out) - np.mean(left_out)).sum()) ** 0.5)
 
 
 @pytest.mark.slow

@@ -70,6 +70,15 @@ def test_two_sided_p_is_that_of_the_t_test(values: list[float], boundary: float)
     assert (decided == REFUTED) == (found.high < boundary) or math.isclose(found.high, boundary, abs_tol=1e-9)
 
 
+def test_each_end_that_is_claimed_counts_against() -> None:
+    """An effect may lie beyond either of two ends: Bonferroni over both; it has to be shown to be within each."""
+    beyond = stats.t.sf((2.0 - 1.5) / 0.2, 9)
+    assert part(2.0, 0.2, 10, below=1.5).p_against == pytest.approx(beyond)
+    assert part(2.0, 0.2, 10, above=0.5, below=1.5).p_against == pytest.approx(2 * beyond)
+    assert part(0.0, 0.2, 10, above=0.5, below=1.5).p_against == pytest.approx(2 * beyond)
+    assert part(1.2, 0.2, 10, above=0.5, below=1.5).p_for == pytest.approx(stats.t.sf((1.5 - 1.2) / 0.2, 9))
+
+
 @given(st.floats(-5, 5), st.floats(0.01, 2), st.integers(2, 40), st.floats(-2, 2), st.floats(0.01, 3))
 def test_nothing_is_shown_and_refuted(mean: float, se: float, replicas: int, low: float, width: float) -> None:
     """Of a part one p-value at most is below a half, and what it favours agrees with where the effect lies."""
