@@ -112,6 +112,11 @@ def missing_weights(out: Path) -> None:
     (out / "cells" / trained(out) / "weights-000.pt").unlink()
 
 
+def more_weights(out: Path) -> None:
+    folder = out / "cells" / trained(out)
+    replace(TrainedNetwork.load(folder / "weights-000.pt"), replica=1).save(folder / "weights-001.pt")
+
+
 def other_weights(out: Path) -> None:
     folder = out / "cells" / trained(out)
     network = replace(TrainedNetwork.load(folder / "weights-000.pt"), replica=1)
@@ -169,6 +174,7 @@ def state(out: Path) -> None:
         (cut_table, "cells/", "replicas.parquet: its SHA-256"),
         (missing_cell_file, "cells/", "cell.json"),
         (missing_weights, "cells/", "0 files of weights, it should be 1"),
+        (more_weights, "cells/", "2 files of weights, it should be 1"),
         (other_weights, "cells/", "weights-000.pt is replica 1"),
         (exchanged_cells, "cells/", "cell.json is of"),
         (row_lacks, "cells/", "summary has no steps"),

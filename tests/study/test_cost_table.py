@@ -13,6 +13,7 @@ from tiny_network import TINY
 from tiny_study import Tiny
 
 from kdsim.cli import main
+from kdsim.config import digest
 from kdsim.problems import SoftmaxLinear
 from kdsim.study import cost_table, runner
 from kdsim.study.cost_table import Cost, StudyCost, study_cost
@@ -115,6 +116,22 @@ def test_what_is_stored_is_not_left(tmp_path: Path) -> None:
     runner.run(study, tmp_path)
     found = study_cost(study, Store(tmp_path))
     assert found.costs[0].left == 0 and found.wall(1) == 0
+
+
+def test_what_is_left_counts_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of cells of 2 and of 6 replicas the small one is stored."""
+    monkeypatch.setattr(cost_table, "probe", lambda *_: (1.0, 0.0))
+    monkeypatch.setattr(cost_table, "_finish_cost", lambda pack: (0.0, 0.0, 1.0, ""))
+    few, many = (replace(cell, replicas=n) for cell, n in zip(STUDY.cells(), (2, 6), strict=True))
+
+    class Two(Tiny):
+        def cells(self):
+            return few, many
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(store, "has_cell", lambda found: found == digest(few))
+    (found,) = study_cost(Two(), store).costs
+    assert found.left == 6 / 8
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from kdsim.problems import SoftmaxLinear
 from kdsim.study import runner
 from kdsim.study.agreement import LEVEL, Figure
 from kdsim.study.base import Computation, Computed, Study
+from kdsim.study.reproduce import promised
 from kdsim.study.reproduce_plan import choose
 from kdsim.study.store import Store, read_study
 from kdsim.study.unfinished import Plan
@@ -277,6 +278,41 @@ def test_what_no_rounding_explains_differs_elsewhere_too(
     rewrite(copy, altered, both)
     (cell,) = reproduce(capsys, copy, "--only", altered, code=1)["cells"]
     assert cell["verdict"] == "differs" and named in cell["why"] and not cell["promised"]
+
+
+PLACE = {
+    "versions": {"source_sha256": "a", "torch": "2", "platform": "p", "threads": 2},
+    "hardware": {"cpu": "c", "cores": 2, "memory_gib": 4.0, "gpus": []},
+    "device": "cpu", "engine": "torch", "pack": "d",
+}  # fmt: skip
+TRAINED = {key: value for key, value in PLACE.items() if key not in ("engine", "pack")}
+
+
+@pytest.mark.parametrize(
+    ("stored", "part", "changes", "identical"),
+    [
+        (PLACE, None, {}, True),
+        (PLACE, "versions", {"platform": "q", "threads": 1}, True),  # paths do not depend on the number of threads
+        (PLACE, "hardware", {"cores": 4, "memory_gib": 8.0}, True),
+        (PLACE, "versions", {"torch": "3"}, False),
+        (PLACE, "versions", {"source_sha256": "b"}, False),
+        (PLACE, "hardware", {"cpu": "d"}, False),
+        (PLACE, None, {"engine": "autograd"}, False),
+        (PLACE, None, {"pack": "e"}, False),
+        (TRAINED, None, {}, True),
+        (TRAINED, "versions", {"threads": 1}, False),  # those of networks do
+        (TRAINED, "hardware", {"cores": 4}, True),
+        (TRAINED, None, {"provenance": {"images": "others"}}, False),
+    ],
+)
+def test_what_is_promised_to_be_identical(stored: dict, part: str | None, changes: dict, identical: bool) -> None:
+    rerun = stored | changes if part is None else stored | {part: stored[part] | changes}
+    assert promised(stored, rerun) == promised(rerun, stored) == identical
+
+
+def test_nothing_is_promised_on_a_gpu_or_of_an_unknown_source() -> None:
+    unknown = PLACE | {"versions": {"torch": "2"}}
+    assert not promised(unknown, unknown) and not promised(*[PLACE | {"device": "cuda"}] * 2)
 
 
 def test_limits_hold_what_they_say() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass, fields, replace
@@ -12,13 +13,14 @@ from typing import ClassVar
 
 import pandas as pd
 import pytest
+import torch
 from tiny_study import SmallPool, Tiny
 
 from kdsim.config import ConfigError, digest
 from kdsim.engines import SGD, Choice, Recording
 from kdsim.population import Population
 from kdsim.students import SoftmaxRegression
-from kdsim.study import packs, runner
+from kdsim.study import packs, runner, work
 from kdsim.study.base import Cell
 from kdsim.study.executors import Outcome, Task, Walk
 from kdsim.study.local import Local
@@ -93,7 +95,12 @@ def test_a_run_stores_what_it_returns(tmp_path: Path) -> None:
     assert cell["versions"]["torch"] and cell["date"] and cell["replica_steps"] == 8 * 400
     assert cell["cell"]["sgd"]["dtype"] == "float32"  # defaults are stored
     assert list((tmp_path / "partial").iterdir()) == []
-    assert len(results_table(result.rows).rows) == 3
+    table = results_table(result.rows)
+    assert len(table.rows) == 3
+    row, shown = result.rows[1], table.rows[1][table.headers.index("floor")]
+    value, half = re.fullmatch(r"(\S+) ± (\S+) %", shown).groups()  # half the interval
+    assert float(value) == pytest.approx(row["floor"], rel=1e-3)
+    assert float(half) == pytest.approx(100 * (row["floor_high"] - row["floor"]) / row["floor"], rel=0.05)
 
 
 def test_curves_carry_the_bound_with_its_transient(tmp_path: Path) -> None:
@@ -255,6 +262,19 @@ def test_cells_that_differ_in_what_a_pack_shares_are_two_packs(name: str) -> Non
     cell = Tiny().cells()[0]
     pair = [cell, replace(cell, **{name: OTHERS[name]})]
     assert len(packs.packs(pair, choose=lambda cell: Choice(cell.engine, ""))) == 2
+
+
+def test_pools_and_packs_that_are_kept_are_those_that_are_asked_for() -> None:
+    """Of another problem or seed another pool, and of another engine, which the digest does not tell, another pack."""
+    cell = Tiny().cells()[0]
+    others = [cell, replace(cell, seed=1), replace(cell, problem=SmallPool(samples=65)), cell]
+    for each in others:
+        assert torch.equal(packs.pool(each).x, each.problem.population(each.seed).x)
+    assert packs.pool(cell) is packs.pool(replace(cell, step_size=0.01))  # which is kept
+    first, second = (packs.Pack((cell,), Choice(engine, "")) for engine in ("torch", "autograd"))
+    assert first.digest == second.digest
+    assert [work.prepared(pack).pack.choice.engine for pack in (first, second)] == ["torch", "autograd"]
+    assert work.prepared(first) is work.prepared(first)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from kdsim.files import Damaged, StorageError, Unreadable, signed
 from kdsim.study import runner
 from kdsim.study.cells import CELL_FILE, STORE_VERSION, UNSIGNED, json_text
 from kdsim.study.checking import UNREAD, check
-from kdsim.study.rows import bound_curve, flat_row, json_ready
+from kdsim.study.rows import bound_curve, flat_row, json_ready, predicted_floor
 from kdsim.study.store import STUDY_FILE, Store, read_study
 from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE, curves_table, replicas_table
 from kdsim.study.unfinished import NO_LOCKS, release
@@ -270,7 +270,10 @@ def test_diverged_replicas_count_as_worst() -> None:
     assert table["dist_sq_q95"].tolist() == [20.0, math.inf]
     assert table["accuracy_q05"].tolist() == [2.0, -math.inf]
     assert not np.isfinite(table["dist_sq_mean"][1])
-    assert len(replicas_table(_record(values))) == 21
+    replicas = replicas_table(_record(values))
+    assert len(replicas) == 21 and list(replicas["replica"]) == list(range(21))
+    for metric in METRICS:  # at the last checkpoint
+        np.testing.assert_array_equal(replicas[f"final_{metric}"], values[1].numpy())
 
 
 # Rows -------------------------------------------------------------------------------------------
@@ -294,6 +297,13 @@ def test_ratio_takes_the_sharpest_prediction(exact: float, first_order: float, f
     assert row["tail_relaxations"] == pytest.approx(3.0)
     assert list(row)[:2] == ["study", "cell"]
     assert "ratio" not in flat_row("s", "abc", summary, prediction)
+
+
+@pytest.mark.parametrize(("step_size", "floor"), [(0.49, 2.0), (0.5, None), (0.6, None)])
+@pytest.mark.parametrize("kind", ["exact", "first order"])
+def test_at_the_exact_stability_limit_there_is_no_floor(step_size: float, floor: float | None, kind: str) -> None:
+    row = {"exact_floor": 2.0, "stability_limit": 0.5, "stability_kind": kind, "step_size": step_size}
+    assert predicted_floor(row) == (floor if kind == "exact" else 2.0)
 
 
 def test_a_folder_in_place_of_a_table_is_refused(store: Store) -> None:
