@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny_study
 
-from kdsim import __version__, cli_commands, cli_training
+from kdsim import __version__, cli_commands, cli_output, cli_training
 from kdsim.cli import main
 from kdsim.cli_run import How
 from kdsim.files import signed
@@ -212,6 +212,15 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (1.94, "1.9 s"), (2.0, "2 s"), (99.0, "99 s"), (100.0, "2 min"), (5990.0, "100 min"),
+     (6000.0, "1.7 h"), (360_000.0, "100.0 h")],
+)  # fmt: skip
+def test_durations_are_in_the_unit_that_people_would_use(seconds: float, text: str) -> None:
+    assert cli_output.duration(seconds) == text
+
+
 # What is refused ----------------------------------------------------------------------------------
 
 BAD_INPUT = [
@@ -353,6 +362,20 @@ def test_an_unexpected_error_is_one_line_unless_asked(
         main(["predict", str(source)])
 
 
+def test_an_error_of_kdsim_itself_is_one_line_and_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code 2 says that the input was bad; this was not the user's doing."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug\nof kdsim")
+
+    monkeypatch.setattr(cli, "load_study", broken)
+    assert main(["predict", TINY]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and "RuntimeError: a bug (" in captured.err
+
+
 def test_a_study_without_figure_and_summary(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = here / "mine.py"
     lines = Path(TINY).read_text().splitlines(keepends=True)
@@ -432,8 +455,8 @@ STUDY_COMMANDS = {
 
 @pytest.mark.parametrize("command", STUDY_COMMANDS)
 def test_options_reach_the_study(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    assert heard(monkeypatch, [command, "mine.py"]) == ("mine.py", {}, False)
-    assert heard(monkeypatch, [command, "mine.py", "--quick"]) == ("mine.py", {}, True)
+    assert heard(monkeypatch, [command, "mine.py"]) == (str(Path.cwd() / "mine.py"), {}, False)
+    assert heard(monkeypatch, [command, "mine.py", "--quick"]) == (str(Path.cwd() / "mine.py"), {}, True)
     assert heard(monkeypatch, [command, "a", "--set", "k=1", "--set", "l=2"]) == ("a", {"k": "1", "l": "2"}, False)
     for name in STUDY_COMMANDS[command]:
         assert heard(monkeypatch, [command, "a", f"--{name}", "5"]) == ("a", {name: "5"}, False)
@@ -467,10 +490,23 @@ def test_options_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(cli_commands, "load_study", lambda *_: "study")
     monkeypatch.setattr(cli_commands, "run", lambda *given: seen.append(given) or 0)
-    dask = ["--executor", "dask", "--scheduler", "tcp://a:1", "--workers", "3", "--block-replicas", "7", "--repair"]
+    dask = [
+        "--executor",
+        "dask",
+        "--scheduler",
+        "tcp://a:1",
+        "--workers",
+        "3",
+        "--block-replicas",
+        "7",
+        "--repair",
+        "--rerun",
+    ]
     assert main(["run-study", "a"]) == 0
     assert main(["run-study", "a", "--out", "there", "--json", *dask]) == 0
-    assert seen == [("study", "results", False, How()), ("study", "there", True, How("dask", "tcp://a:1", 3, 7, True))]
+    here = [str(Path.cwd() / name) for name in ("results", "there")]
+    how = How("dask", "tcp://a:1", 3, 7, True, True)
+    assert seen == [("study", here[0], False, How()), ("study", here[1], True, how)]
 
 
 @pytest.mark.parametrize("command", ["run-study", "show-study", "train", "distill"])

@@ -152,7 +152,8 @@ def changes(study: Study, store: Store) -> Iterator[str]:
         except ConfigError:
             continue
         if _bare(then) == _bare(now) and (names := _differing(then, now)):
-            yield f"{', '.join(names)} changed since {folder.relative_to(store.root)}: its results stay there, and the study is run anew"
+            place = folder.relative_to(store.root)
+            yield f"{', '.join(names)} changed since {place}: its results stay there, and the study is run anew"
 
 
 def _bare(encoded: Any) -> Any:
