@@ -34,7 +34,7 @@ def run(student, sgd, lanes=LANES, recording=None, **more):
         (MLP((6,), "relu"), MOMENTUM),
         (MLP((37, 20), "relu"), MOMENTUM),  # no multiples of a vector
         (MLP((5, 4, 7), "tanh", ridge=0.03), MOMENTUM),
-        (MLP((6, 5), "relu"), replace(MOMENTUM, optimiser=GradientDescent(0.5, weight_decay=0.1))),
+        (MLP((6, 5), "relu", ridge=0.05), replace(MOMENTUM, optimiser=GradientDescent(0.5, weight_decay=0.1))),
         (MLP((6,), "tanh"), replace(MOMENTUM, schedule=Cosine(warmup=0.1))),
         (MLP((6,), "relu"), replace(MOMENTUM, index="permutation", targets="frozen", held_out=10)),
     ],
