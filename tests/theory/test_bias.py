@@ -11,7 +11,7 @@ from kdsim.measure import decompose
 from kdsim.population import Population
 from kdsim.problems import GaussianMixture, SimplexLinear, SoftmaxLinear
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
-from kdsim.supervision import Confusion, LabelSmoothing, LogitGaussian, OneHot, Temperature
+from kdsim.supervision import SUPERVISIONS, Confusion, LabelSmoothing, LogitGaussian, OneHot, Temperature
 from kdsim.theory import constants, predict, stationary
 from kdsim.theory.prediction import aim_of
 
@@ -74,6 +74,14 @@ def test_only_known_aims_are_taken_from_the_optimum():
         assert (aim - population.optimum / 2).norm() > 1e-3
     aim = aim_of(SoftmaxRegression(), population, LogitGaussian(0.0))
     torch.testing.assert_close(aim, population.optimum, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("supervision", [kind() for kind in SUPERVISIONS] + list(BIASED), ids=str)
+def test_a_logit_scale_is_that_of_the_mean_target(supervision):
+    scale = supervision.logit_scale
+    assert (scale is not None) == (supervision.unbiased or isinstance(supervision, Temperature))
+    if scale is not None:
+        torch.testing.assert_close(supervision.mean(POOL.p), torch.softmax(scale * POOL.p.log(), -1))
 
 
 def test_a_ridge_of_zero_is_none():
