@@ -20,8 +20,8 @@ TOLERANCE = 1e-6
 """Rounding of moments: of class probabilities absolute, of covariances relative to the largest entry at the point."""
 TARGET_TOLERANCE = 1e-4
 """Rounding of targets, which may be float32 sums over many classes."""
-CHUNK_NUMBERS = 1 << 22
-"""Most entries of covariances that are looked at together: 32 MiB of float64, however large the pool."""
+CHUNK_NUMBERS = 1 << 18
+"""Most entries of covariances that are looked at together: 2 MiB of float64, however large the pool."""
 
 _sound: weakref.WeakKeyDictionary[Population, set[Supervision]] = weakref.WeakKeyDictionary()
 
