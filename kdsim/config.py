@@ -258,21 +258,26 @@ def source_digest(cls: type) -> str:
         ConfigError: it has no source file.
     """
     home = _top(cls)  # what counts also if it is installed, as a package of noise models
-    tops = {_top(base): sources.is_library(_top(base)) and _top(base) != home for base in cls.__mro__}
-    modules = dict.fromkeys(base.__module__ for base in cls.__mro__ if not tops[_top(base)])
-    found: dict[str, bytes] = {}
-    for module in modules:
-        file = study_files.study_file_of(module)
-        found |= _sources_of(module) if file is None else file.standing_on(module)
-    if not any(found.values()):
+    own = {} if sources.is_known(home) else _standing_on(cls.__module__)
+    if not any(own.values()):
         raise ConfigError(
             f"{cls.__name__} has no source file, which its results are stored under: write the class into a .py file "
             "(in a notebook: %%writefile my_classes.py) and import it from there"
         )
+    tops = {_top(base): sources.is_library(_top(base)) and _top(base) != home for base in cls.__mro__}
+    found = dict(own)
+    for module in dict.fromkeys(base.__module__ for base in cls.__mro__ if not tops[_top(base)]):
+        found |= _standing_on(module)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(found.items())}
     if len(sums) == 1:
         return next(iter(sums.values()))
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()).hexdigest()
+
+
+def _standing_on(module: str) -> dict[str, bytes]:
+    """Contents of a module, and of all that it stands on."""
+    file = study_files.study_file_of(module)
+    return _sources_of(module) if file is None else file.standing_on(module)
 
 
 def _top(cls: type) -> str:

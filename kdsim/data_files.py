@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -67,6 +69,8 @@ def sha256_of(path: Path) -> str:
         lines = (f"{sha256_of(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
     before = path.stat()
+    if not stat.S_ISREG(before.st_mode):  # reading a pipe or a device may never end
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
     key = (str(path.absolute()), before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
     if key not in _known:
         with open(path, "rb") as file:

@@ -170,10 +170,15 @@ def in_folder(folder: Path, name: str) -> Path | None:
     return place if place.is_dir() and any(place.glob("*.py")) else None
 
 
+def is_known(top: str) -> bool:
+    """Whether a package, by its first name, is Python's own, kdsim's, or one that kdsim stands on."""
+    return top in sys.stdlib_module_names or top in DEPENDENCIES
+
+
 @cache
 def is_library(top: str) -> bool:
     """Whether a package, by its first name, is Python's own, kdsim's or an installed one, which versions stand for."""
-    if top in sys.stdlib_module_names or top in DEPENDENCIES:
+    if is_known(top):
         return True
     return (places := places_of(top)) != () and all(map(_is_installed, places))
 
@@ -211,7 +216,7 @@ def locate_outside(name: str, home: str = "") -> Path | None:
         home: first name of a package that counts although it is installed.
     """
     top, _, rest = name.partition(".")
-    if is_library(top) and (top != home or top in DEPENDENCIES or top in sys.stdlib_module_names):
+    if is_library(top) and (top != home or is_known(top)):
         return None
     for place in places_of(top):
         path = place if place.is_file() else in_folder(place.parent, top) if not rest else in_folder(place, rest)

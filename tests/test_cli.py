@@ -370,7 +370,7 @@ def test_an_error_of_kdsim_itself_is_one_line_and_code_1(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug\nof kdsim")
 
-    monkeypatch.setattr(cli, "load_study", broken)
+    monkeypatch.setattr(cli_commands, "load_study", broken)
     assert main(["predict", TINY]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and "RuntimeError: a bug (" in captured.err

@@ -401,6 +401,14 @@ def test_what_cells_returns_and_raises(here: Path, capsys: pytest.CaptureFixture
     assert [path.name for path in here.iterdir()] == ["mine.py"]
 
 
+@pytest.mark.parametrize("code", ["raise GeneratorExit('x')", "class Odd(BaseException): pass\nraise Odd('x')"])
+def test_a_study_file_that_raises_what_is_no_exception(
+    here: Path, capsys: pytest.CaptureFixture[str], code: str
+) -> None:
+    Path("mine.py").write_text(code)
+    assert ": x (mine.py:" in refused(capsys, "run-study", "mine.py")
+
+
 def test_a_study_file_that_interrupts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.py").write_text(STUDY.format(body="raise KeyboardInterrupt"))
     assert refused(capsys, "run-study", "mine.py", code=ExitCode.INTERRUPTED) == "kdsim: interrupted\n"

@@ -119,6 +119,13 @@ def test_a_declared_file_must_be_there(declared: Any) -> None:
         encode(made)
 
 
+def test_a_pipe_is_no_file(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    for made in (Named("x", (), Path("pipe")), dataclass(frozen=True)(type("Made", (Named,), {"files": "pipe"}))()):
+        with pytest.raises(ConfigError, match="'pipe' cannot be read: Not a regular file"):
+            encode(made)
+
+
 @pytest.mark.parametrize("declared", [3, (3,), None])
 def test_what_is_no_file(declared: Any) -> None:
     with pytest.raises(ConfigError, match="files of Made: "):

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,23 @@ def _in_a_notebook() -> type:
     return space["Own"]
 
 
-@pytest.mark.parametrize("make", [_in_a_notebook, lambda: type("Own", (), {"__module__": "somewhere_else"})])
+def _on_a_class_of_a_file() -> type:
+    return type("Own", (config.ConfigError, WithFile), {"__module__": "__main__"})
+
+
+class WithFile:
+    """A class that has a source file."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _in_a_notebook,
+        _on_a_class_of_a_file,
+        lambda: type("Own", (), {"__module__": "somewhere_else"}),
+        lambda: make_dataclass("Own", ["x"]),
+    ],
+)
 def test_a_class_without_a_file(make: Callable[[], type], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(ConfigError, match=r"Own has no source file.*into a \.py file") as refused:

@@ -206,16 +206,19 @@ def watched(*free: Path) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Within the block `TookTooLong` is raised after so many seconds."""
+def limited(seconds: float) -> Iterator[list[int]]:
+    """Within the block `TookTooLong` is raised after so many seconds, and every second from then on, since the command
+    line makes a line of every exception; gives a list that is not empty once it was."""
+    raised: list[int] = []
 
     def stop(number: int, frame: object) -> None:
+        raised.append(number)
         raise TookTooLong
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
-        yield
+        yield raised
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -238,19 +241,25 @@ def attempt(case: Case, box: Box, seconds: float = SECONDS) -> Outcome:
     """Call the command line, and judge."""
     before, peak = box.listing(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace")]
-    code, faults, started = None, [], time.monotonic()
+    code, faults, late, started = None, [], [], time.monotonic()
     pairs = itertools.pairwise(case.arguments)
     named = [Path(value) for option, value in pairs if option in ("--out", "--to")]
     free = [path for path in named if "\0" not in str(path)]  # may be tried, even where it cannot be made
     with box.entered(), watched(box.out, box.root / "temporary", *free) as events, _warned() as caught:
         try:
-            with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]), limited(seconds):
+            with (
+                contextlib.redirect_stdout(streams[0]),
+                contextlib.redirect_stderr(streams[1]),
+                limited(seconds) as late,
+            ):
                 code = main(case.arguments)
-        except TookTooLong:
-            faults.append(f"took longer than {seconds:g} s")
+        except TookTooLong:  # between two lines of the command line's own
+            pass
         except BaseException as error:
             faults.append(f"raised {type(error).__name__}: {error!s:.300}")
     took = time.monotonic() - started
+    if late:
+        faults.append(f"took longer than {seconds:g} s")
     out, err = (_text(stream) for stream in streams)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
     if grown > MEMORY:

@@ -42,7 +42,7 @@ def test_nothing_is_computed_again(out, tmp_path):
     [
         (["no-study"], "unknown study 'no-study'"),
         (["noise-sweep"], "no results of 'noise-sweep'"),
-        (["--out", "nowhere"], "no study of kdsim is stored in 'nowhere'"),
+        (["--out", "nowhere"], "/nowhere': run one with --out "),
     ],
 )
 def test_what_is_not_there_is_one_line(out, tmp_path, capsys, arguments, message):

@@ -380,13 +380,14 @@ def test_an_engine_that_refuses(sweep: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "'nowhere' is no results folder"),
+        (["nowhere"], "/nowhere' is no results folder"),
         (["RESULTS", "--only", "zzz"], "--only 'zzz': none of the 4 stored cells begins so"),
         (["RESULTS", "--cells", "0"], "--cells = 0 is not allowed"),
         (["RESULTS", "--engine", "tornch"], "nearest: torch"),
         (["RESULTS", "--device", "cuda:9"], "cuda:9"),
-        (["RESULTS", "--study", "missing.py"], "study file 'missing.py' cannot be read"),
-        (["RESULTS", "--keep", "RESULTS"], "must be a new or empty folder"),
+        (["RESULTS", "--study", "missing.py"], "/missing.py' cannot be read"),
+        (["RESULTS", "--keep", "RESULTS"], "must lie outside of the results"),
+        (["RESULTS", "--keep", "/"], "must be a new or empty folder"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -300,10 +300,10 @@ def test_ratio_takes_the_sharpest_prediction(exact: float, first_order: float, f
 
 
 @pytest.mark.parametrize(("step_size", "floor"), [(0.49, 2.0), (0.5, None), (0.6, None)])
-@pytest.mark.parametrize("kind", ["exact", "first order"])
-def test_at_the_exact_stability_limit_there_is_no_floor(step_size: float, floor: float | None, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["exact", "linearised"])
+def test_at_the_stability_limit_there_is_no_floor(step_size: float, floor: float | None, kind: str) -> None:
     row = {"exact_floor": 2.0, "stability_limit": 0.5, "stability_kind": kind, "step_size": step_size}
-    assert predicted_floor(row) == (floor if kind == "exact" else 2.0)
+    assert predicted_floor(row) == floor
 
 
 def test_a_folder_in_place_of_a_table_is_refused(store: Store) -> None:
