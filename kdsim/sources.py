@@ -119,6 +119,7 @@ def closure(
     read: Callable[[Path], bytes] = Path.read_bytes,
     *,
     computed: bool = True,
+    parents: bool = True,
 ) -> dict[str, tuple[Path, bytes]]:
     """All modules that some modules stand on, these included: name to file and content.
 
@@ -129,6 +130,7 @@ def closure(
         locate: gives the file of a module, a folder for a package without `__init__`, and None for what does not count.
         read: reads a file.
         computed: whether an import whose name is computed may mean any module beside.
+        parents: whether packages count of which only a module is imported.
     """
     found: dict[str, tuple[Path, bytes]] = {}
     waiting = list(starts)
@@ -139,7 +141,7 @@ def closure(
         content = b"" if path.is_dir() else read(path)
         found[name] = path, content
         parent = name.rpartition(".")[0]
-        if parent:
+        if parent and parents:
             waiting.append(parent)
         if path.suffix == ".py":
             is_package = path.name == "__init__.py"

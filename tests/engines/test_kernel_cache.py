@@ -16,7 +16,7 @@ import pytest
 from numba.core import config
 
 from kdsim.engines.fused import compilation, metrics, mlp_steps, walk
-from kdsim.engines.fused.compilation import KEPT, closure
+from kdsim.engines.fused.compilation import KEPT
 
 ROOT = Path(compilation.__file__).parents[2]
 INNER = "from numba import njit\nfrom pair.numbers import SHIFT\n\n@njit\ndef inner(x):\n    return 2 * x + SHIFT\n"
@@ -110,35 +110,12 @@ def test_another_version_of_the_compiler_is_another_kernel(pair, monkeypatch):
     ],
 )
 def test_the_kernels_stand_on_what_they_inline_and_on_nothing_that_computes_elsewhere(kernel, inlined):
-    found = closure(Path(kernel.py_func.__code__.co_filename), {"kdsim": ROOT}, Path(compilation.__file__))
-    assert {Path(name).stem for name in found} == inlined
+    found = compilation.sources_of(kernel.py_func)
+    assert {name.split(".")[-1] for name in found} - {"kdsim"} == inlined
     assert kernel._cache.digest is not None and kernel._cache.trouble == ""
     taken = {getattr(value, "__module__", "") for value in kernel.py_func.__globals__.values()}
     own = {name for name in taken if str(name).startswith("kdsim.")} - {compilation.__name__}
     assert {name.split(".")[-1] for name in own} <= inlined
-
-
-def test_imports_are_followed_wherever_they_stand(tmp_path):
-    sources = {
-        "a": "def f():\n    import own.b\n",
-        "b": "from own import c\nimport os, elsewhere.d\n",
-        "c": "from own.d import number\n",
-        "d/__init__": "number = 1\n",
-        "e": "",
-        "skipped": "import own.e\n",
-    }
-    for name, text in sources.items():
-        path = tmp_path / "own" / f"{name}.py"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        path.parent.parent.joinpath("__init__.py").touch()
-    found = closure(tmp_path / "own/a.py", {"own": tmp_path / "own"}, tmp_path / "own/skipped.py")
-    assert {Path(name).relative_to(tmp_path / "own").as_posix() for name in found} == {
-        "a.py",
-        "b.py",
-        "c.py",
-        "d/__init__.py",
-    }
 
 
 # Faults of the cache ----------------------------------------------------------------------------
@@ -232,8 +209,11 @@ def test_without_anybody_who_listens_it_is_a_warning(pair, monkeypatch, tmp_path
 
 def test_sources_that_cannot_be_read_make_no_digest(pair):
     outer = pair.load()
-    pair.write("inner", "not Python(")
-    cache = compilation.KernelCache(outer.py_func)
+    pair.folder.joinpath("inner.py").unlink()
+    pair.folder.joinpath("inner.py").symlink_to(pair.folder / "inner.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compilation.sources, "in_folder", lambda root, name: pair.folder / "inner.py")
+        cache = compilation.KernelCache(outer.py_func)
     assert cache.digest is None and cache.folders == [] and "sources cannot be read" in cache.trouble
 
 

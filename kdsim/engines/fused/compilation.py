@@ -8,7 +8,6 @@ cannot be kept they are compiled in every process; the results are the same, and
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 import pickle
@@ -17,9 +16,8 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
+from kdsim import sources
 from kdsim.files import sha256, sweep, temporary_beside, write_new
 
 KEPT = 4
@@ -58,63 +57,32 @@ def unavailable() -> str | None:
 # Sources ----------------------------------------------------------------------------------------
 
 
-def closure(path: Path, roots: Mapping[str, Path], without: Path) -> dict[str, bytes]:
-    """The source of a module and of all that it imports, directly or through others, by name.
+def sources_of(function: Callable) -> dict[str, bytes]:
+    """The sources of a kernel's module and of all that it imports from its package and from kdsim, by module name.
 
-    Imports are read, not executed, those inside functions too. A package counts where a name is taken from it, and not
-    where a module of its folder is.
-
-    Args:
-        path: the module's file.
-        roots: folders of the packages whose modules count, by the packages' names.
-        without: a module that does not count, nor what only it imports.
+    What a package does beside the modules that are taken from it reaches no kernel, and this module does not either.
 
     Raises:
-        OSError, SyntaxError: a source cannot be read.
+        OSError: a source cannot be read.
     """
-    found: dict[Path, bytes] = {}
-    waiting = [path]
-    while waiting:
-        path = waiting.pop()
-        if path in found or path == without:
-            continue
-        found[path] = path.read_bytes()
-        waiting.extend(file for name in _imports(found[path]) if (file := _module_file(name, roots)))
-    return {path.as_posix(): source for path, source in found.items()}
+    roots = {name.partition(".")[0]: None for name in (__name__, function.__module__)}
 
+    def locate(name: str) -> Path | None:
+        top, _, inner = name.partition(".")
+        if name == __name__ or top not in roots:
+            return None
+        root = Path(next(iter(sys.modules[top].__path__)))
+        return sources.in_folder(root, inner) if inner else root / "__init__.py"
 
-@cache
-def _imports(source: bytes) -> tuple[str, ...]:
-    """Dotted names of what a source imports."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names.extend(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names.extend(f"{node.module}.{alias.name}" for alias in node.names)
-    return tuple(names)
-
-
-def _module_file(name: str, roots: Mapping[str, Path]) -> Path | None:
-    """The file of the module of that name, or of the one that the last part of the name is taken from."""
-    top, *parts = name.split(".")
-    if top not in roots:
-        return None
-    for folder in (roots[top].joinpath(*parts), roots[top].joinpath(*parts[:-1])):
-        for file in (folder.with_suffix(".py"), folder / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
+    found = sources.closure([function.__module__], locate, computed=False, parents=False)
+    return {name: content for name, (_, content) in found.items()}
 
 
 def _digest(function: Callable) -> str:
     """SHA-256 over the sources of a kernel and the versions of what compiles it, 20 digits of it."""
-    packages = {name.partition(".")[0] for name in (__name__, function.__module__)}
-    roots = {name: Path(next(iter(sys.modules[name].__path__))) for name in packages}
-    sources = closure(Path(inspect.getfile(function)), roots, without=Path(__file__))
+    found = sources_of(function)
     versions = platform.python_version(), numba.__version__, llvmlite.__version__
-    parts = [*versions, *(sha256(sources[name]) for name in sorted(sources))]
-    return sha256("\0".join(parts).encode())[:20]
+    return sha256("\0".join([*versions, *(sha256(found[name]) for name in sorted(found))]).encode())[:20]
 
 
 # The cache --------------------------------------------------------------------------------------
@@ -135,7 +103,7 @@ class KernelCache(NullCache):
         self.trouble = ""
         try:
             self.digest = _digest(function)
-        except (OSError, SyntaxError, ValueError, AttributeError) as error:  # no plain source files, as in an archive
+        except (OSError, AttributeError) as error:  # no plain source files, as in an archive; no package
             self.trouble = f"their sources cannot be read ({error})"
 
     @property
