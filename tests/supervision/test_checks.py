@@ -434,7 +434,7 @@ def test_a_class_is_refused_when_it_is_read(fields, body, said):
         declared(fields, **body)
 
 
-@pytest.mark.parametrize("level", ["high", None, (0.5,), math.nan, True, torch.tensor(0.5)])
+@pytest.mark.parametrize("level", ["high", None, (0.5,), math.nan, True, torch.ones(2)])
 def test_levels_that_are_no_numbers(level):
     """Of a field whose annotation and default say nothing: when a member is used, by theory and by engines."""
     own = declared({"rate": Any}, level_field="rate")(level)

@@ -23,7 +23,7 @@ from kdsim.problems import GaussianMixture, Images, LongTail
 from kdsim.study import runner
 from kdsim.study.base import Study
 from kdsim.study.provenance import stamp
-from kdsim.study.store import PARTIAL, Store
+from kdsim.study.store import Store
 from kdsim.study.trainings import Training, estimate, planned_rows
 from kdsim.supervision import Dirichlet, Exact, OneHot, Supervision
 from kdsim.teachers import (
@@ -304,9 +304,9 @@ def test_earlier_runs_count_in_the_time(tmp_path, monkeypatch):
     """Of replicas in one program each gets an equal share."""
     trainer, store = training(4), Store(tmp_path)
     store.prepare()
-    assert trainer.run(checkpoints=store.root / PARTIAL, stop=after(3)) is None
+    assert trainer.run(checkpoints=store.unfinished.folder, stop=after(3)) is None
     aged(monkeypatch, 3e6)
-    seconds = trainer.run(checkpoints=store.root / PARTIAL).record.seconds
+    seconds = trainer.run(checkpoints=store.unfinished.folder).record.seconds
     assert ((seconds > 1e6) & (seconds < 2e6)).all()
     stored = Training(trainer).run(store, lambda done, total: None, lambda: False, stamp())
     assert 3e6 < stored["wall_seconds"] < 4e6
@@ -319,12 +319,12 @@ def test_earlier_runs_count_in_the_time_of_each_replica(tmp_path, monkeypatch, t
     monkeypatch.setattr("kdsim.trainer.fits", lambda task: False)
     trainer, store = training(4, replicas=2), Store(tmp_path)
     store.prepare()
-    assert trainer.run(checkpoints=store.root / PARTIAL, stop=after(7)) is None
+    assert trainer.run(checkpoints=store.unfinished.folder, stop=after(7)) is None
     with monkeypatch.context() as patch:
         aged(patch, 1e6)
-        seconds = trainer.run(checkpoints=store.root / PARTIAL).record.seconds
+        seconds = trainer.run(checkpoints=store.unfinished.folder).record.seconds
     assert ((seconds > 1e6) & (seconds < 2e6)).all()
-    assert trainer.run(checkpoints=store.root / PARTIAL).record.seconds[1] > 1e6
+    assert trainer.run(checkpoints=store.unfinished.folder).record.seconds[1] > 1e6
     aged(monkeypatch, 1e6)
     torch.set_num_threads(threads)
     try:
