@@ -15,7 +15,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import kdsim
@@ -58,7 +58,7 @@ def imports(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:
         is_package: whether it is the `__init__` of a package.
     """
     try:
-        tree = ast.parse(source)
+        tree = _tree(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # running it says what is wrong
         return
     package = module if is_package else module.rpartition(".")[0]
@@ -76,6 +76,12 @@ def imports(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and _name(node.func) in calls and node.args:
                 yield _called(node.args[0], package)
+
+
+@lru_cache(maxsize=512)
+def _tree(source: bytes) -> ast.Module:
+    """Parsed once, also where several questions are asked of it."""
+    return ast.parse(source)
 
 
 def _statements(tree: ast.AST) -> Iterator[ast.AST]:
@@ -250,6 +256,7 @@ def kdsim_digest() -> str:
     found = hashlib.sha256()
     for name, (_, source) in sorted(own_modules().items()):
         found.update(f"{name}\0".encode() + without_docstrings(source) + b"\0")
+    _tree.cache_clear()  # some tens of megabytes
     return found.hexdigest()
 
 
@@ -272,7 +279,7 @@ def locate_own(name: str) -> Path | None:
 def without_docstrings(source: bytes) -> bytes:
     """The lines of a source without docstrings, and without texts that stand below an attribute as one."""
     lines = source.splitlines(keepends=True)
-    for node in _statements(ast.parse(source)):
+    for node in _statements(_tree(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines[node.lineno - 1 : node.end_lineno] = [b""] * (node.end_lineno - node.lineno + 1)
     return b"".join(line for line in lines if line.strip())
