@@ -128,7 +128,7 @@ class Replicas:
 def replica_threads() -> int:
     """Threads of one replica of a network on a CPU, and of the fit of a teacher: KDSIM_REPLICA_THREADS, by default one.
 
-    A replica on two threads of its own is some 1.7 times as fast where nothing else wants a core, and five times slower
+    A replica on two threads of its own is faster where nothing else wants a core, and five times slower
     where something does. Results are rounded as this number has it, and no other number of threads changes them.
 
     Raises:
