@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdsim import config
+from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError
 from kdsim.study import reuse, rows, work
 from kdsim.study.base import Cell, Study
@@ -91,13 +92,15 @@ def run(
     executor = executor or Local()
     store = Store(out)
     digest = config.digest(study)  # of a class without a source file it is refused now, not after the run
+    settings = rows.json_ready(config.encode(study))
     cells = cells_of(study)
     if block_replicas is not None:
         config.require_count("block_replicas", block_replicas)
     executor.check(cells)
     store.prepare()
     executor.check_folder(store.root, cells)
-    by_digest = {config.digest(cell): cell for cell in cells}
+    digests = [config.digest(cell) for cell in cells]  # once: a file of data may change while the study runs
+    by_digest = dict(zip(digests, cells, strict=True))
     work.forget_data()
     for line in reuse.changes(study, store):
         note(line)
@@ -114,6 +117,7 @@ def run(
         todo = jobs(missing.values(), store)
         if isinstance(executor, Local):
             warn_of_emulation(todo, note)
+    _require_all(missing, todo)
     _say_what_starts_over(store, {*missing, *(item.digest for item in todo)}, note)
     with deferred_signals() as told_to_stop:
         session = Session(store, executor, todo, stored, told_to_stop, slice_seconds, progress, note, repair)
@@ -125,12 +129,12 @@ def run(
         finally:
             store.unfinished.remove_if_empty()
     failures = [failure.line for failure in session.failures]
-    finished = [digest for digest in map(config.digest, cells) if digest in stored]
+    finished = [digest for digest in digests if digest in stored]
     table = labelled([store.row(study.name, digest, store.read_info(digest)) for digest in finished])
     info = {
         "study": study.name,
         "digest": digest,
-        "settings": rows.json_ready(config.encode(study)),
+        "settings": settings,
         "cells": finished,
         "failures": failures,
         "figure": figure_reference(study),
@@ -140,7 +144,7 @@ def run(
         store.write_study(info, table)
     return RunResult(
         name=study.name,
-        settings=info["settings"],
+        settings=settings,
         rows=table,
         failures=failures,
         user_error=bool(failures) and all(failure.user_error for failure in session.failures),
@@ -149,6 +153,13 @@ def run(
         wall_seconds=time.monotonic() - started,
         folder=store.study_folder(study.name, info["digest"]),
     )
+
+
+def _require_all(missing: Iterable[str], todo: Iterable[Pack | Job]) -> None:
+    """Refuse to run if what is to be run has other names by now: its cells would be stored, and no row show them."""
+    names = {digest for item in todo for digest in (item.digests if isinstance(item, Pack) else (item.digest,))}
+    if any(digest not in names for digest in missing):
+        raise ConfigError("a file of data has changed since the run began: run the study again")
 
 
 def _say_what_starts_over(store: Store, digests: set[str], note: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ from tiny_study import SmallPool, Tiny
 
 from kdsim import sources
 from kdsim.cli import main
-from kdsim.config import digest
+from kdsim.config import ConfigError, digest
 from kdsim.data import KnownPoints
 from kdsim.population import Population
 from kdsim.problems import SoftmaxLinear
@@ -272,3 +272,40 @@ def test_a_file_that_changes_while_it_runs(monkeypatch: pytest.MonkeyPatch, fold
     result, _ = run(replace(ONE, problem=FromFile()), progress=lambda state: Path("pool.txt").write_text("changed"))
     assert result.rows == [] and "is not the one with which the run began" in result.failures[0] and result.user_error
     assert list(Path("results/cells").iterdir()) == []
+
+
+@dataclass(frozen=True)
+class Named(SmallPool):
+    """Points that name a file of data."""
+
+    path: str = "pool.txt"
+
+    name: ClassVar[str] = "named"
+
+
+def test_a_file_that_changes_after_its_cells_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what the run has given."""
+    Path("pool.txt").write_text("as it was")
+    whole = runner.Session.run
+
+    def change(self: runner.Session) -> None:
+        whole(self)
+        Path("pool.txt").write_text("changed")
+
+    monkeypatch.setattr(runner.Session, "run", change)
+    result, _ = run(replace(ONE, problem=Named()))
+    assert len(result.rows) == 1 and len(read_study(result.folder).records) == 1
+    assert [path.name for path in Path("results/cells").iterdir()] == [result.rows[0]["cell"]]
+
+
+def test_a_file_that_changes_as_the_run_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("pool.txt").write_text("as it was")
+    whole = runner.packs
+
+    def change(*arguments: Any) -> Any:
+        Path("pool.txt").write_text("changed")
+        return whole(*arguments)
+
+    monkeypatch.setattr(runner, "packs", change)
+    with pytest.raises(ConfigError, match="a file of data has changed since the run began"):
+        run(replace(ONE, problem=Named()))
