@@ -14,6 +14,7 @@ from kdsim.config import ConfigError
 from kdsim.engines import Choice
 from kdsim.engines.base import State
 from kdsim.files import Damaged, StorageError
+from kdsim.fingerprint import Fingerprint
 from kdsim.study import work
 from kdsim.study.base import Cell
 from kdsim.study.computations import Computing
@@ -38,11 +39,13 @@ class Walk:
     Attributes:
         number: of the block.
         state: from which it goes on; None is the start.
+        population: fingerprint of the points on which the state was reached.
     """
 
     pack: Pack
     number: int
     state: State | None
+    population: Fingerprint | None = None
 
     @property
     def device(self) -> str:
@@ -58,7 +61,9 @@ class Walk:
         """
         config.require_unchanged(self.pack.cells[0], self.pack.digests[0])
         replicas = self.pack.blocks()[self.number].replicas
-        work.prepared(self.pack)  # else a slice in which a pool is made might be one chunk of steps
+        ready = work.prepared(self.pack)  # else a slice in which a pool is made might be one chunk of steps
+        if self.state is not None and self.population is not None:
+            work.require_same_points(self.population, ready.fingerprint)
         started = time.monotonic()
 
         def at(step: int) -> bool:

@@ -17,7 +17,9 @@ from filelock import BaseFileLock
 from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError
+from kdsim.fingerprint import Fingerprint, same
 from kdsim.study import work
+from kdsim.study.cells import POPULATION
 from kdsim.study.costs import step_cost
 from kdsim.study.executors import (
     FINISH_CELLS,
@@ -33,6 +35,7 @@ from kdsim.study.executors import (
     failed,
 )
 from kdsim.study.packs import Pack
+from kdsim.study.reuse import data_of
 from kdsim.study.store import Store
 from kdsim.study.trainings import Fitting, Training, jobs
 from kdsim.study.unfinished import Plan, release
@@ -235,13 +238,18 @@ class Session:
 
     def _begin_pack(self, item: _Item, pack: Pack) -> None:
         unfinished = self.store.unfinished
+        plan = unfinished.read_plan(unfinished.plan_file(pack.digest))
+        if plan is not None and _is_moved(plan, pack):
+            self.note(f"{pack} had been begun on other data than the problem gives now: it starts over")
+            self._forget(pack)
+            plan = None
         for number, block in enumerate(pack.blocks()):
             if unfinished.block_file(block.key).exists():
                 item.reached[number] = item.before[number] = block.replicas * pack.steps
                 continue
             state, item.spent[number] = unfinished.read_state(block.key, pack.choice.engine)
             item.before[number] = item.reached[number] = state.step * block.replicas if state else 0
-            item.tasks.append(Walk(pack, number, state))
+            item.tasks.append(Walk(pack, number, state, plan and plan.population))
         if not item.tasks:
             self._finish_pack(item, pack)
 
@@ -278,24 +286,25 @@ class Session:
         pack, unfinished = task.pack, self.store.unfinished
         block = pack.blocks()[task.number]
         self._tell(item, task.number, walked.state.step * block.replicas, block.replicas)
+        population = walked.marks[POPULATION]
         if walked.record is None:
-            self._plan(pack)
+            self._plan(pack, population)
             unfinished.write_state(block.key, pack.choice.engine, walked.state, item.spent[task.number])
-            item.tasks.appendleft(Walk(pack, task.number, walked.state))
+            item.tasks.appendleft(Walk(pack, task.number, walked.state, population))
             return
         ended = work.Ended(walked.record, walked.parameters, item.spent[task.number], walked.marks)
         if len(pack.cells) == len(pack.blocks()) == 1 and not self.told_to_stop.is_set():  # its cell is stored at once
             self._finish(item, pack, ended)
             return
-        self._plan(pack)
+        self._plan(pack, population)
         unfinished.write_block(block.key, pack.choice.engine, ended)
         if not item.tasks and not item.flying:
             self._finish_pack(item, pack)
 
-    def _plan(self, pack: Pack) -> None:
+    def _plan(self, pack: Pack, population: Fingerprint) -> None:
         """Say what the pack consists of before something of it is kept."""
         if not self.store.unfinished.has_plan(pack.digest):
-            self.store.unfinished.write_plan(Plan(pack.digest, pack.digests, pack.block_replicas))
+            self.store.unfinished.write_plan(Plan(pack.digest, pack.digests, pack.block_replicas, population))
 
     def _forget(self, pack: Pack) -> None:
         """Delete what was kept on the way: all its cells are stored."""
@@ -430,6 +439,15 @@ def _item(what: Pack | Job, wanted: set[str] | None = None) -> _Item:
     size = _size(what)
     cells = set(what.digests) if isinstance(what, Pack) else {what.digest}
     return _Item(what, size, size * step_cost(what), wanted if wanted is not None else cells, what.digest)
+
+
+def _is_moved(plan: Plan, pack: Pack) -> bool:
+    """Whether a pack was begun on other points than its problem gives here and now."""
+    try:
+        now = data_of(pack.cells[0])
+    except Exception:  # of a study file, or of data that workers alone have: where it runs it is compared, too
+        return False
+    return now is not None and not same(plan.population, now)
 
 
 def _size(what: Pack | Job) -> int:

@@ -26,6 +26,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from kdsim.engines.base import State
 from kdsim.engines.recorder import Record
 from kdsim.files import Damaged, is_intact, not_read, read_checked, signed, storing, write_bytes, write_checked
+from kdsim.fingerprint import Fingerprint
 from kdsim.study.work import Ended
 from kdsim.untrusted import read_file
 
@@ -45,11 +46,13 @@ class Plan:
         pack: its digest.
         cells: digests of its cells, in their order.
         block_replicas: replicas of a block, at most.
+        population: fingerprint of the points on which it was begun.
     """
 
     pack: str
     cells: tuple[str, ...]
     block_replicas: int
+    population: Fingerprint
 
 
 class Unfinished:
@@ -66,7 +69,7 @@ class Unfinished:
 
     def write_plan(self, plan: Plan) -> None:
         """Before a pack starts: without it, its state would be of no use to a run that packs the rest anew."""
-        content = {"cells": list(plan.cells), "block_replicas": plan.block_replicas}
+        content = {"cells": list(plan.cells), "block_replicas": plan.block_replicas, "population": plan.population}
         with storing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self.plan_file(plan.pack), json.dumps(signed(content), indent=1).encode())
@@ -98,11 +101,11 @@ class Unfinished:
             raise _damaged(file, error) from None
         if not isinstance(content, dict) or not is_intact(content):
             raise Damaged(f"plan {file} is truncated or altered: delete it to start over", file)
-        cells, limit = content.get("cells"), content.get("block_replicas")
+        cells, limit, population = (content.get(name) for name in ("cells", "block_replicas", "population"))
         names = isinstance(cells, list) and cells and all(isinstance(digest, str) for digest in cells)
-        if not names or type(limit) is not int or limit < 1:
-            raise Damaged(f"plan {file} has no cells, or no size of a block: delete it to start over", file)
-        return Plan(file.name.removesuffix(PLAN), tuple(cells), limit)
+        if not names or type(limit) is not int or limit < 1 or not isinstance(population, dict):
+            raise Damaged(f"plan {file} has no cells, size of a block or points: delete it to start over", file)
+        return Plan(file.name.removesuffix(PLAN), tuple(cells), limit, population)
 
     def has_plan(self, pack: str) -> bool:
         """Whether there is one of that digest."""

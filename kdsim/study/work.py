@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from kdsim import config, trainer
+from kdsim.config import ConfigError
 from kdsim.engines.base import State
 from kdsim.engines.recorder import Record, join
+from kdsim.fingerprint import Fingerprint, same
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell
 from kdsim.study.cells import POPULATION
@@ -36,7 +38,7 @@ class Walked:
         state: after the last step, from which the block goes on.
         record: None if it is not at its end.
         parameters: theta - reference at the end, (R, K, d), where a cell's measurement needs it.
-        marks: of where it ran, see `stamp`.
+        marks: the fingerprint of the points on which it walked; at its end also where it ran, see `stamp`.
     """
 
     state: State
@@ -52,8 +54,8 @@ class Ended:
     Attributes:
         record, parameters: see `Walked`.
         seconds: that the engine took.
-        marks: of where it ran, see `stamp`; of a pack those of its last block, and as `elsewhere` those of blocks that
-            ran on other hardware or versions.
+        marks: see `Walked`; of a pack those of its last block, and as `elsewhere` those of blocks that ran on other
+            hardware or versions.
     """
 
     record: Record
@@ -84,15 +86,30 @@ def walk(pack: Pack, number: int, state: State | None, stop: Callable[[int], boo
         number: of the block.
         stop: see `Engine.run`.
     """
-    record, state = prepared(pack).run(pack.blocks()[number].lanes, state=state, stop=stop)
+    ready = prepared(pack)
+    record, state = ready.run(pack.blocks()[number].lanes, state=state, stop=stop)
     if record is None:
-        return Walked(state)
+        return Walked(state, marks={POPULATION: ready.fingerprint})
     kept = state.error.cpu() if any(map(rows.needs_parameters, pack.cells)) else None
-    return Walked(state, record, kept, stamp())
+    return Walked(state, record, kept, {**stamp(), POPULATION: ready.fingerprint})
+
+
+def require_same_points(before: Fingerprint, now: Fingerprint) -> None:
+    """Refuse to go on with what was begun on other points: its numbers would belong to neither.
+
+    Raises:
+        ConfigError: the points, but for rounding, are others.
+    """
+    if not same(before, now):
+        raise ConfigError("the points are others than when it began: what they are read from has changed; run it again")
 
 
 def joined(blocks: Iterator[Ended], replicas: int) -> Ended:
-    """A pack from its blocks, which are looked at one after the other."""
+    """A pack from its blocks, which are looked at one after the other.
+
+    Raises:
+        ConfigError: they walked on different points.
+    """
     kept: list[Tensor] = []
     marks: list[Mapping[str, Any]] = []
     seconds = 0.0
@@ -103,12 +120,14 @@ def joined(blocks: Iterator[Ended], replicas: int) -> Ended:
             if block.parameters is not None:
                 kept.append(block.parameters)
             marks.append(block.marks)
+            require_same_points(marks[0][POPULATION], block.marks[POPULATION])
             seconds += block.seconds
             yield block.record
 
     record = join(records(), replicas)
     last = marks[-1]
     others = [each for each in marks if any(each.get(key) != last.get(key) for key in ("versions", "hardware"))]
+    others = [{key: value for key, value in each.items() if key != POPULATION} for each in others]
     different = [each for number, each in enumerate(others) if each not in others[:number]]
     elsewhere = {"elsewhere": different} if different else {}
     return Ended(record, torch.cat(kept) if kept else None, seconds, {**last, **elsewhere})
@@ -156,6 +175,7 @@ def finish(pack: Pack, cells: Sequence[Seen], seconds: float, marks: Mapping[str
 def _finished(ready: Prepared, item: Seen, seconds: float, marks: Mapping[str, Any]) -> FinishedCell:
     pack, population, cell, record = ready.pack, ready.population, item.cell, item.record
     config.require_unchanged(cell, item.digest)
+    require_same_points(marks[POPULATION], ready.fingerprint)
     places = {"reference": ready.reference, "anchor": ready.anchor}
     predicted = rows.prediction(cell, population)
     info = {
@@ -167,7 +187,6 @@ def _finished(ready: Prepared, item: Seen, seconds: float, marks: Mapping[str, A
         "engine": pack.choice.engine,
         "engine_reason": pack.choice.reason,
         "device": cell.device,
-        POPULATION: ready.fingerprint,
         "replica_steps": cell.replicas * pack.steps,
         "pack": pack.digest,
         "pack_position": item.position,

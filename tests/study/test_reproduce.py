@@ -449,7 +449,7 @@ def test_computations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_an_interrupted_pack_does_not_matter(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(copy)
-    store.unfinished.write_plan(Plan("0123", ("4567",), 10))
+    store.unfinished.write_plan(Plan("0123", ("4567",), 10, {}))
     before = contents(copy)
     assert verdicts(reproduce(capsys, copy)) == ["identical"] * 4 and contents(copy) == before
 

@@ -18,7 +18,7 @@ from kdsim.config import ConfigError, digest
 from kdsim.data import KnownPoints
 from kdsim.population import Population
 from kdsim.problems import SoftmaxLinear
-from kdsim.study import runner
+from kdsim.study import runner, work
 from kdsim.study.base import Study
 from kdsim.study.checking import check
 from kdsim.study.store import Store, read_study
@@ -110,6 +110,40 @@ def test_points_that_cannot_be_made_are_said(monkeypatch: pytest.MonkeyPatch) ->
     result, (said,) = run(study)
     assert result.rows and result.replica_steps == 0
     assert said.startswith("whether 1 stored result was on the data that are there now could not be seen: FileNotFound")
+
+
+@pytest.mark.parametrize("block", [8, 4], ids=["state", "blocks"])
+def test_a_state_never_goes_on_with_other_points(block: int) -> None:
+    study = replace(ONE, problem=Hidden(), steps=3000)
+    SCALE.write_text("2.0")
+    whole = runner.run(study, "whole", block_replicas=block)
+    SCALE.write_text("1.0")
+    with pytest.raises(runner.Interrupted):
+        run(study, progress=lambda state: stop_at(state, 6000), slice_seconds=0, block_replicas=block)
+    assert list(Path("results/partial").rglob("*.pt"))
+    SCALE.write_text("2.0")
+    result, (said,) = run(study, block_replicas=block)
+    assert said.endswith("had been begun on other data than the problem gives now: it starts over")
+    assert (result.rows, result.replica_steps) == (whole.rows, whole.replica_steps)
+
+
+def stop_at(state: runner.Progress, done: int) -> None:
+    if state.done >= done:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_points_that_change_between_two_slices() -> None:
+    """As on workers, each of which reads the files when its first task comes."""
+    study = replace(ONE, problem=Hidden(), steps=3000)
+    SCALE.write_text("1.0")
+
+    def change(state: runner.Progress) -> None:
+        SCALE.write_text("2.0")
+        work.forget_data()
+
+    result, _ = run(study, progress=change, slice_seconds=0)
+    assert result.rows == [] and "the points are others than when it began" in result.failures[0]
+    assert list(Path("results/cells").iterdir()) == []
 
 
 POINTS = KnownPoints(SoftmaxLinear(classes=3, dimension=4, samples=128), validation_samples=32, test_samples=32)

@@ -134,7 +134,7 @@ def test_a_state_without_a_step_is_refused(store: Store) -> None:
 )
 def test_a_plan_of_nothing_is_refused(store: Store, content: dict) -> None:
     store.unfinished.plan_file("p").write_text(json.dumps(signed(content)))
-    with pytest.raises(Damaged, match=r"p\.plan\.json has no cells, or no size of a block: delete it"):
+    with pytest.raises(Damaged, match=r"p\.plan\.json has no cells, size of a block or points: delete it"):
         list(store.unfinished.plans())
 
 
