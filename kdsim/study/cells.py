@@ -49,6 +49,8 @@ UNSIGNED = 2
 
 POPULATION, SUPERSEDED = "population", "superseded"
 """Key of cell.json under which the fingerprint of its data stands; folder of results that newer ones have replaced."""
+TEACHER_SOURCE = "teacher_source"
+"""Key of cell.json under which the source of kdsim stands that trained the teacher, in a student's and a teacher's."""
 CELLS, CELL_FILE, WEIGHTS_FILE = "cells", "cell.json", "weights-{:03d}.pt"
 TABLE_BYTES, TABLE_GROWTH = 1 << 28, 64
 """A table may unpack to so many bytes, and so many times the length of its file: measurements do not compress well."""
@@ -161,7 +163,7 @@ class Cells:
         except Damaged:
             return False
         pairs = [(info.get(POPULATION) or {}) for info in (there, content)]
-        return source_of(there) == source_of(content) and (pairs[0] == pairs[1] or same(*pairs))
+        return sources_of(there) == sources_of(content) and (pairs[0] == pairs[1] or same(*pairs))
 
     def move_aside(self, path: Path, name: str) -> Path:
         """Move a file or folder to DIR/name, under a name of its own. Returns where it is then."""
@@ -332,6 +334,11 @@ def source_of(info: Mapping[str, Any]) -> str:
     """Digest of the source of kdsim that computed a stored result, from the content of its cell.json; "" if unknown."""
     versions = info.get("versions")
     return str(versions.get("source_sha256") or "") if isinstance(versions, Mapping) else ""
+
+
+def sources_of(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """`source_of` a result, and of the training of its teacher if it has one."""
+    return source_of(info), *([str(info[TEACHER_SOURCE])] if TEACHER_SOURCE in info else [])
 
 
 def require_no_link(folder: Path) -> None:

@@ -11,7 +11,7 @@ from kdsim.files import Damaged
 from kdsim.fingerprint import Fingerprint, fingerprint, same
 from kdsim.sources import kdsim_digest
 from kdsim.study.base import Cell, Computation, Study
-from kdsim.study.cells import POPULATION, source_of
+from kdsim.study.cells import POPULATION, sources_of
 from kdsim.study.packs import pool
 from kdsim.study.store import Store, read_study_info
 from kdsim.trainer import StudentTrainer, Teacher
@@ -31,27 +31,34 @@ def data_of(cell: AnyCell) -> Fingerprint | None:
         return None
     if isinstance(cell, Cell):
         return fingerprint(pool(cell))
-    training = cell.training if isinstance(cell, Teacher) else cell
-    return data_of_training(training)
+    return data_of_training(cell.training if isinstance(cell, Teacher) else cell)
 
 
 def data_of_training(training: StudentTrainer) -> Fingerprint:
-    """Likewise, of the pools of a training."""
+    """Likewise, of the pools of a training, and of those of its teacher where they are others."""
     if not training.is_network:
         return fingerprint(training.data.population(training.seed))
     pools = training.pools()
-    return {name: fingerprint(getattr(pools, name)) for name in ("train", "validation", "test")}
+    found = {name: fingerprint(getattr(pools, name)) for name in ("train", "validation", "test")}
+    before = _teachers_training(training)
+    if before is not None and (before.data, before.seed) != (training.data, training.seed):
+        found["teacher"] = data_of_training(before)
+    return found
 
 
 def with_trainings(cells: Mapping[str, AnyCell]) -> dict[str, AnyCell]:
     """The cells by digest, and before each that needs one the training of its teacher, which may be no cell itself."""
     found: dict[str, AnyCell] = {}
     for digest, cell in cells.items():
-        teacher = cell.teacher if isinstance(cell, StudentTrainer) else cell if isinstance(cell, Teacher) else None
-        if teacher is not None:
-            found |= with_trainings({config.digest(teacher.training): teacher.training})
+        if (training := _teachers_training(cell)) is not None:
+            found |= with_trainings({config.digest(training): training})
         found[digest] = cell
     return found
+
+
+def _teachers_training(cell: AnyCell) -> StudentTrainer | None:
+    teacher = cell.teacher if isinstance(cell, StudentTrainer) else cell if isinstance(cell, Teacher) else None
+    return None if teacher is None else teacher.training
 
 
 def stored(
@@ -79,7 +86,7 @@ def stored(
     found: set[str] = set()
     others: dict[str, str] = {}  # results of another source, with that
     moved, unknown = [], {}
-    made: dict[str, Fingerprint | None] = {}
+    made: dict[str, Fingerprint | str | None] = {}  # what is wrong with it is a text
     for digest, cell in with_trainings(cells).items():
         if not store.has_cell(digest):
             continue
@@ -92,16 +99,15 @@ def stored(
             note(store.set_aside(damage))
             continue
         if (before := info.get(POPULATION)) is not None:
-            try:
-                if (key := _data_key(cell)) not in made:
-                    made[key] = data_of(cell)
-                if not same(before, made[key] or {}):
-                    moved.append(digest)
-                    continue
-            except Exception as error:  # a study file's own problem can raise anything
-                unknown[digest] = config.error_line(error)
-        if (source := source_of(info)) != kdsim_digest():
-            others[digest] = source
+            if (key := _data_key(cell)) not in made:
+                made[key] = _data_or_error(cell)
+            if isinstance(now := made[key], str):
+                unknown[digest] = now
+            elif not same(before, now or {}):
+                moved.append(digest)
+                continue
+        if other := [source for source in sources_of(info) if source != kdsim_digest()]:
+            others[digest] = other[0]
         found.add(digest)
     if moved:
         store.supersede(moved)
@@ -116,6 +122,13 @@ def stored(
     elif others:
         note(str(other_sources({"source": source[:SHOWN]} for source in others.values())))
     return found & cells.keys()
+
+
+def _data_or_error(cell: AnyCell) -> Fingerprint | str | None:
+    try:
+        return data_of(cell)
+    except Exception as error:  # a study file's own problem can raise anything
+        return config.error_line(error)
 
 
 def other_sources(rows: Iterable[Mapping[str, Any]]) -> str | None:
@@ -137,8 +150,12 @@ def _results(digests: Any) -> str:
 def _data_key(cell: AnyCell) -> str:
     if isinstance(cell, Cell):
         return config.digest((cell.problem, cell.seed))
+    key: list[Any] = []
     training = cell.training if isinstance(cell, Teacher) else cell
-    return config.digest((training.data, training.seed)) if isinstance(training, StudentTrainer) else ""
+    while isinstance(training, StudentTrainer):
+        key += [training.data, training.seed]
+        training = _teachers_training(training)
+    return config.digest(key)
 
 
 def changes(study: Study, store: Store) -> Iterator[str]:

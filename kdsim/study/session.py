@@ -37,8 +37,9 @@ from kdsim.study.executors import (
 from kdsim.study.packs import Pack
 from kdsim.study.reuse import data_of
 from kdsim.study.store import Store
-from kdsim.study.trainings import Fitting, Training, jobs
+from kdsim.study.trainings import Fitting, Training, jobs, require_trained
 from kdsim.study.unfinished import Plan, release
+from kdsim.trainer import Teacher
 
 POLL_SECONDS = 0.25
 """Time between two looks at signals, progress and the locks of other processes."""
@@ -234,6 +235,8 @@ class Session:
         elif isinstance(item.work, Pack):
             self._begin_pack(item, item.work)
         else:
+            if (teacher := _teacher_of(item.work)) is not None:
+                require_trained(teacher, self.store)  # a worker's store does not know what is to be run again
             item.tasks.append(RunJob(item.work, self.store.root.absolute()))
 
     def _begin_pack(self, item: _Item, pack: Pack) -> None:
@@ -241,8 +244,9 @@ class Session:
         plan = unfinished.read_plan(unfinished.plan_file(pack.digest))
         if plan is not None and _is_moved(plan, pack):
             self.note(f"{pack} had been begun on other data than the problem gives now: it starts over")
-            self._forget(pack)
             plan = None
+        if plan is None:
+            self._forget(pack)  # of a state without a plan nobody knows what it was reached on
         for number, block in enumerate(pack.blocks()):
             if unfinished.block_file(block.key).exists():
                 item.reached[number] = item.before[number] = block.replicas * pack.steps
@@ -460,8 +464,12 @@ def _size(what: Pack | Job) -> int:
 
 def _needs(what: Pack | Job) -> set[str]:
     """Digests of trainings that must be over before it begins: that of its teacher."""
+    teacher = _teacher_of(what)
+    return set() if teacher is None else {config.digest(teacher.training)}
+
+
+def _teacher_of(what: Pack | Job) -> Teacher | None:
+    """The teacher that it fits, or from which it learns."""
     if isinstance(what, Fitting):
-        return {config.digest(what.teacher.training)}
-    if isinstance(what, Training) and what.trainer.teacher is not None:
-        return {config.digest(what.trainer.teacher.training)}
-    return set()
+        return what.teacher
+    return what.trainer.teacher if isinstance(what, Training) else None

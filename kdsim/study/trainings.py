@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from kdsim import config
 from kdsim.config import ConfigError, kind_of
@@ -25,7 +26,7 @@ from kdsim.measure.convergence import in_window, summarise
 from kdsim.measure.deviations import over_replicas
 from kdsim.sources import kdsim_digest
 from kdsim.study.base import Cell, Computation, Study
-from kdsim.study.cells import POPULATION
+from kdsim.study.cells import POPULATION, TEACHER_SOURCE, source_of
 from kdsim.study.computations import Computing
 from kdsim.study.packs import Estimate, cells_of, check_machine
 from kdsim.study.reuse import data_of_training
@@ -50,6 +51,7 @@ from kdsim.trainer import StudentTrainer, Teacher, Trained, fit_teacher, teacher
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.record import TrainingRecord
 from kdsim.training.replicas import as_a_replica
+from kdsim.training.trained import TrainedNetwork
 
 SCORE_TOLERANCE = 0.01
 """Relative change of a stored teacher's loss that rounding on another machine may make."""
@@ -108,7 +110,11 @@ class Training:
         with as_a_replica(trainer.device):
             found = student_deviations(trainer, trained, teachers, trainer.pools()) if teachers else []
             content = self.content(trained, found, teachers)
-        content |= {"wall_seconds": before + time.monotonic() - started, **stamp}
+        content |= {
+            "wall_seconds": before + time.monotonic() - started,
+            **_teacher_source(trainer.teacher, store),
+            **stamp,
+        }
         curves, replicas = tables(trained.record, trainer.window)
         replicas = replicas.join(pd.DataFrame(found).add_prefix(PREFIX))
         config.require_unchanged(trainer, self.digest)
@@ -211,6 +217,7 @@ class Fitting:
             "device": teacher.training.device,
             "replica_steps": self.replicas,
             "wall_seconds": time.monotonic() - started,
+            **_teacher_source(teacher, store),
             **stamp,
         }
         each = pd.DataFrame(found).assign(replica=range(len(found)))
@@ -257,15 +264,17 @@ def warn_of_emulation(todo: Iterable[Training | Fitting | Computing], note: Call
 
 
 def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) -> tuple[FittedTeacher, ...] | None:
-    """All teachers of a configuration, whose training is stored; those that this source of kdsim has fitted are read.
+    """All teachers of a configuration, whose training is stored.
 
-    None if told to stop, which is asked between two teachers.
+    Those are read that this source of kdsim has fitted to the networks that are stored now. None if told to stop, which
+    is asked between two teachers.
 
     Raises:
         ConfigError: a file is damaged, or its teacher does not have the scores that it had when it was fitted.
     """
-    pools, digest = teacher.training.pools(), config.digest(teacher)
-    networks = None
+    pools, digest, training = teacher.training.pools(), config.digest(teacher), config.digest(teacher.training)
+    require_trained(teacher, store)
+    networks = store.read_weights(training)
     found = []
     for number in range(teacher.count):
         file = store.teacher_file(digest, number)
@@ -273,16 +282,33 @@ def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) 
             if not held:
                 return None
             fitted = _stored_teacher(file, digest, number) if file.exists() else None
-            if fitted is not None and fitted.source == kdsim_digest():
+            if fitted is not None and fitted.source == kdsim_digest() and _is_made_of(fitted, networks):
                 check_scores(teacher, fitted, pools, str(file))
             else:
-                if not store.has_cell(config.digest(teacher.training)):
-                    raise ConfigError(f"its teacher, the {Training(teacher.training)}, is not there: it failed before")
-                networks = networks or store.read_weights(config.digest(teacher.training))
                 fitted = fit_teacher(teacher, networks, pools, number)
                 fitted.save(file)
         found.append(fitted)
     return tuple(found)
+
+
+def _teacher_source(teacher: Teacher | None, store: Store) -> dict[str, str]:
+    """Which source of kdsim trained it, for cell.json."""
+    return {} if teacher is None else {TEACHER_SOURCE: source_of(store.read_info(config.digest(teacher.training)))}
+
+
+def _is_made_of(fitted: FittedTeacher, networks: Sequence[TrainedNetwork]) -> bool:
+    """Whether the networks of a teacher are among these, bit for bit: their training may have been run again."""
+    trained = {network.replica: network.weights for network in networks}
+    pairs = [(own.weights, trained.get(own.replica, {})) for own in fitted.networks]
+    return all(
+        own.keys() == there.keys() and all(torch.equal(own[name], there[name]) for name in own) for own, there in pairs
+    )
+
+
+def require_trained(teacher: Teacher, store: Store) -> None:
+    """Refuse a teacher whose training is not stored, or was to be run again and failed."""
+    if not store.has_cell(config.digest(teacher.training)):
+        raise ConfigError(f"its teacher, the {Training(teacher.training)}, is not there: it failed before")
 
 
 def _stored_teacher(file: Path, digest: str, number: int) -> FittedTeacher:

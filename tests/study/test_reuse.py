@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
+import torch
+from given import Given
 from tiny_study import SmallPool, Tiny
 
 from kdsim import sources
@@ -23,10 +26,12 @@ from kdsim.study.base import Study
 from kdsim.study.checking import check
 from kdsim.study.store import Store, read_study
 from kdsim.study.tables import CURVES_FILE
-from kdsim.supervision import OneHot
+from kdsim.supervision import Exact, OneHot
 from kdsim.teachers import Deterministic
 from kdsim.trainer import PointNetwork, StudentTrainer
 from kdsim.training import Recipe
+from kdsim.training.fitted import FittedTeacher
+from kdsim.training.trained import TrainedNetwork
 
 SCALE = Path("scale.txt")
 
@@ -102,14 +107,15 @@ def test_points_that_rounding_tells_apart_are_reused(monkeypatch: pytest.MonkeyP
     assert run(ONE)[0].replica_steps == 0
 
 
-def test_points_that_cannot_be_made_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = replace(ONE, problem=Hidden())
+def test_points_that_cannot_be_made_are_said() -> None:
+    study = replace(ONE, problem=Hidden(), supervisions=(OneHot(), Exact()))
     SCALE.write_text("1.0")
     run(study)
     SCALE.unlink()
     result, (said,) = run(study)
-    assert result.rows and result.replica_steps == 0
-    assert said.startswith("whether 1 stored result was on the data that are there now could not be seen: FileNotFound")
+    assert len(result.rows) == 2 and result.replica_steps == 0
+    start = "whether 2 stored results were on the data that are there now could not be seen: FileNotFound"
+    assert said.startswith(start)
 
 
 @pytest.mark.parametrize("block", [8, 4], ids=["state", "blocks"])
@@ -125,6 +131,19 @@ def test_a_state_never_goes_on_with_other_points(block: int) -> None:
     result, (said,) = run(study, block_replicas=block)
     assert said.endswith("had been begun on other data than the problem gives now: it starts over")
     assert (result.rows, result.replica_steps) == (whole.rows, whole.replica_steps)
+
+
+def test_a_state_without_its_plan_is_of_no_use() -> None:
+    study = replace(ONE, problem=Hidden(), steps=3000)
+    SCALE.write_text("2.0")
+    whole = runner.run(study, "whole")
+    SCALE.write_text("1.0")
+    with pytest.raises(runner.Interrupted):
+        run(study, progress=lambda state: stop_at(state, 6000), slice_seconds=0)
+    for plan in Path("results/partial").rglob("*.plan.json"):
+        plan.unlink()
+    SCALE.write_text("2.0")
+    assert run(study)[0].rows == whole.rows
 
 
 def stop_at(state: runner.Progress, done: int) -> None:
@@ -179,7 +198,81 @@ def test_other_data_of_trainings_are_not_reused(monkeypatch: pytest.MonkeyPatch)
     result, said = run(Trainings())
     assert "2 stored results were on other data than the problem gives now: run again" in said
     assert result.replica_steps == first.replica_steps
+    store = Store("results")
+    fitted = FittedTeacher.load(store.teacher_file(digest(Deterministic(TRAINING)), 0))
+    assert same_networks(fitted.networks, store.read_weights(digest(TRAINING))[:1])
     assert run(Trainings())[1] == []
+
+
+def same_networks(some: Sequence[TrainedNetwork], others: Sequence[TrainedNetwork]) -> bool:
+    pairs = [
+        (one.weights[name], other.weights[name])
+        for one, other in zip(some, others, strict=True)
+        for name in one.weights
+    ]
+    return all(torch.equal(*pair) for pair in pairs)
+
+
+@dataclass(frozen=True)
+class Shifted(SmallPool):
+    """Points with a shift of which the configuration says nothing."""
+
+    name: ClassVar[str] = "shifted"
+
+    shift: ClassVar[float] = 0.0
+
+    def population(self, seed: int) -> Population:
+        found = super().population(seed)
+        x = found.x.clone()
+        x[:, 0] += self.shift
+        return Population(x=x, p=found.p, y=found.y)
+
+
+ELSEWHERE = replace(
+    TRAINING, data=KnownPoints(Shifted(dimension=4, samples=128), validation_samples=32, test_samples=32)
+)
+STUDENT = replace(TRAINING, supervision=Deterministic(ELSEWHERE))
+"""Its teacher has other data than it."""
+
+
+def test_a_student_is_not_reused_whose_teacher_had_other_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(Given((STUDENT,)))[0]
+    assert first.failures == []
+    monkeypatch.setattr(Shifted, "shift", 1.0)
+    result, (said,) = run(Given((STUDENT,)))
+    assert said.startswith("2 stored results were on other data")
+    assert result.failures == []
+    assert result.replica_steps == first.replica_steps and result.rows != first.rows
+
+
+def test_a_student_of_a_teacher_of_another_source_is_run_again(other_source: Any) -> None:
+    """It was run by this source, but learned from what the other had trained."""
+    run(Given((ELSEWHERE,)))
+    other_source("f" * 64)
+    assert run(Given((STUDENT,)))[0].rows[0]["source"] == "f" * 12
+    assert any(
+        line.startswith("2 stored results were computed by another source") for line in run(Given((STUDENT,)))[1]
+    )
+    assert run(Given((STUDENT,)), rerun=True)[0].replica_steps == 2 * 640
+    assert run(Given((STUDENT,)))[1] == []
+
+
+def test_a_student_does_not_learn_from_a_superseded_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its teacher's training, which was to be run again, fails."""
+    run(Given((STUDENT,)))
+    monkeypatch.setattr(Shifted, "shift", 1.0)
+    whole = StudentTrainer.run
+
+    def fail(self: StudentTrainer, **options: Any) -> Any:
+        if self == ELSEWHERE:
+            raise RuntimeError("of a test")
+        return whole(self, **options)
+
+    monkeypatch.setattr(StudentTrainer, "run", fail)
+    result, _ = run(Given((STUDENT,)))
+    assert result.rows == [] and [("of a test" in line, "failed before" in line) for line in result.failures] == [
+        (True, False), (False, True),
+    ]  # fmt: skip
 
 
 # The source of kdsim ------------------------------------------------------------------------------
