@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kdsim import config
@@ -158,19 +160,45 @@ def _data_key(cell: AnyCell) -> str:
     return config.digest(key)
 
 
-def changes(study: Study, store: Store) -> Iterator[str]:
-    """What has changed since stored runs of the study with the same settings, one line a run; nothing if it was run."""
+def changes(study: Study, store: Store, cells: Mapping[str, AnyCell]) -> str | None:
+    """What has changed since the last run of the study with the same settings, in one line; None if nothing has.
+
+    Args:
+        cells: those of the study, by their digests.
+    """
+    folder = store.study_folder(study.name, config.digest(study))
+    if folder.exists():  # its own sources and files are the same, those of its cells may not be
+        names = _changed_cells(store, folder, cells)
+        follows = "the cells that stand on it are run anew"
+    else:
+        names, folder = _changed_settings(study, store)
+        follows = "its results stay there, and the study is run anew"
+    return f"{', '.join(names)} changed since {folder.relative_to(store.root)}: {follows}" if names else None
+
+
+def _changed_settings(study: Study, store: Store) -> tuple[list[str], Path]:
     now = config.encode(study)
-    if store.study_folder(study.name, config.digest(study)).exists():
-        return
-    for _, folder in store.runs(study.name):
+    for _, folder in reversed(store.runs(study.name)):
         try:
             then = read_study_info(folder)["settings"]
         except ConfigError:
             continue
         if _bare(then) == _bare(now) and (names := _differing(then, now)):
-            place = folder.relative_to(store.root)
-            yield f"{', '.join(names)} changed since {place}: its results stay there, and the study is run anew"
+            return names, folder
+    return [], store.root
+
+
+def _changed_cells(store: Store, folder: Path, cells: Mapping[str, AnyCell]) -> list[str]:
+    """What the cells that were run stood on, and those of now do not."""
+    try:
+        before = set(read_study_info(folder)["cells"])
+        gone = [store.read_info(digest)["cell"] for digest in sorted(before - cells.keys()) if store.has_cell(digest)]
+    except ConfigError:
+        return []
+    then = {json.dumps(_bare(encoded), sort_keys=True): encoded for encoded in gone}
+    new = [config.encode(cell) for digest, cell in cells.items() if digest not in before] if then else []
+    pairs = [(then.get(json.dumps(_bare(encoded), sort_keys=True)), encoded) for encoded in new]
+    return list(dict.fromkeys(name for old, encoded in pairs if old is not None for name in _differing(old, encoded)))
 
 
 def _bare(encoded: Any) -> Any:

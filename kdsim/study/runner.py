@@ -102,7 +102,7 @@ def run(
     digests = [config.digest(cell) for cell in cells]  # once: a file of data may change while the study runs
     by_digest = dict(zip(digests, cells, strict=True))
     work.forget_data()
-    for line in reuse.changes(study, store):
+    if (line := reuse.changes(study, store, by_digest)) is not None:
         note(line)
     stored = reuse.stored(study, store, by_digest, note, repair=repair, rerun=rerun)
     missing = {digest: cell for digest, cell in by_digest.items() if digest not in stored}

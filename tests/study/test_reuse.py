@@ -382,6 +382,25 @@ def test_a_changed_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str
     )
 
 
+def test_a_changed_file_of_a_cell_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the study itself names no file, so that its digest stays as it is."""
+    study = (Path(__file__).parent.parent / "tiny_study.py").read_text()
+    study = study.replace("    samples: int = 64\n", '    samples: int = 64\n    path: str = "pool.txt"\n')
+    study = study.replace("    problem: Problem = field(default_factory=SmallPool)\n", "")
+    Path("own.py").write_text(study.replace("self.problem", "SmallPool()"))
+    command = ["run-study", "own.py", "--set", "steps=40"]
+    for content in "abb":
+        Path("pool.txt").write_text(content)
+        assert main(command) == 0
+    said = capsys.readouterr()
+    assert said.err.count("pool.txt changed since tiny/") == 1 == said.out.count("nothing to simulate")
+    Path("pool.txt").write_text("c")
+    for text in "12":  # of many earlier runs the last one is named
+        Path("own.py").write_text(Path("own.py").read_text() + f"# {text}\n")
+        assert main(command) == 0
+        assert capsys.readouterr().err.count("changed since") == 1
+
+
 def test_a_file_that_changes_while_it_runs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Nothing is stored under a name that stands for the file as it was."""
 
