@@ -177,6 +177,8 @@ class Prepared:
 
 
 _pools: dict[str, Population] = {}
+_unsure: set[str] = set()
+"""Those of which the files may have changed since they were made."""
 _guard = threading.Lock()
 
 
@@ -185,19 +187,26 @@ def pool(cell: Cell) -> Population:
     population is kept by its identity."""
     key = config.digest((cell.problem, cell.seed))
     with _guard:
-        if key not in _pools:
+        if key not in _pools or key in _unsure:
             with one_thread():
                 found = cell.problem.population(cell.seed)
+            _unsure.discard(key)
+            before = _pools.pop(key, None)
             while len(_pools) >= KEPT_POOLS:
                 del _pools[next(iter(_pools))]
-            _pools[key] = found
+            _pools[key] = before if before is not None and _is_same(found, before) else found
         return _pools[key]
 
 
-def forget_pools() -> None:
-    """From now on populations are made anew: the files that they are read from may have changed."""
+def _is_same(one: object, other: Population) -> bool:
+    """Whether two populations are the same bit for bit: theory that was derived of the one is that of the other."""
+    return isinstance(one, Population) and fingerprint(one) == fingerprint(other)
+
+
+def doubt_pools() -> None:
+    """From now on populations are made anew when they are asked for: the files that they stand on may have changed."""
     with _guard:
-        _pools.clear()
+        _unsure.update(_pools)
 
 
 def _lane(cell: Cell) -> Lane:

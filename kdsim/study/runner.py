@@ -101,7 +101,7 @@ def run(
     executor.check_folder(store.root, cells)
     digests = [config.digest(cell) for cell in cells]  # once: a file of data may change while the study runs
     by_digest = dict(zip(digests, cells, strict=True))
-    work.forget_data()
+    work.doubt_data()
     if (line := reuse.changes(study, store, by_digest)) is not None:
         note(line)
     stored = reuse.stored(study, store, by_digest, note, repair=repair, rerun=rerun)

@@ -23,7 +23,7 @@ from kdsim.fingerprint import Fingerprint, same
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell
 from kdsim.study.cells import POPULATION
-from kdsim.study.packs import KEPT_POOLS, Pack, Prepared, forget_pools
+from kdsim.study.packs import KEPT_POOLS, Pack, Prepared, doubt_pools, pool
 from kdsim.study.provenance import stamp
 from kdsim.study.risk_curves import risk_curves
 from kdsim.study.tables import curves_table, parquets, replicas_table
@@ -205,15 +205,19 @@ def _finished(ready: Prepared, item: Seen, seconds: float, marks: Mapping[str, A
     return FinishedCell(item.digest, info, parquets(curves, replicas_table(record), spectrum))
 
 
-def forget_data() -> None:
-    """From now on everything that is made of data is made anew, which a run begins with: files may have changed."""
+def doubt_data() -> None:
+    """From now on all data are made anew when they are asked for: files may have changed since. A run begins so.
+
+    What was derived of data that turn out the same bit for bit stays.
+    """
     with _guard:
-        _kept.clear()
-    forget_pools()
+        _unsure.update(_kept)
+    doubt_pools()
     trainer.forget_pools()
 
 
 _kept: dict[tuple[str, str], Prepared] = {}
+_unsure: set[tuple[str, str]] = set()
 _guard = threading.Lock()
 
 
@@ -221,6 +225,10 @@ def prepared(pack: Pack) -> Prepared:
     """The pack ready to run. The last few are kept: the slices of a pack follow each other."""
     key = pack.digest, pack.choice.engine  # a digest says nothing of the engine that "auto" stands for
     with _guard:
+        if key in _unsure:
+            _unsure.discard(key)
+            if key in _kept and _kept[key].population is not pool(pack.cells[0]):
+                del _kept[key]
         if key not in _kept:
             with one_thread():
                 found = pack.prepare()

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,9 @@ def test_work_under_way_of_something_else(
         "block": (unfinished.block_file(blocks[0].key), unfinished.block_file(others[0].key)),
         "state": (unfinished.state_file(blocks[1].key), unfinished.state_file(others[1].key)),
     }[kind]
+    if kind != "plan":  # of a pack without one nothing is used
+        plan = unfinished.read_plan(unfinished.plan_file(first.digest))
+        unfinished.write_plan(replace(plan, pack=second.digest, cells=second.digests))
     shutil.copy(origin, named)
     assert named.name in refused(SIMULATED, out)
     assert not run(SIMULATED, out, repair=True).failures

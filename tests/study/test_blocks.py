@@ -16,6 +16,7 @@ from kdsim.engines.recorder import join
 from kdsim.study import packs, runner, work
 from kdsim.study.executors import Walk
 from kdsim.study.store import PARTIAL, Store, read_study
+from kdsim.study.unfinished import Plan
 from kdsim.supervision import Exact, OneHot
 
 
@@ -67,8 +68,9 @@ def test_finished_blocks_are_not_run_again(tmp_path, small_blocks, monkeypatch):
 
 def test_a_damaged_block_is_named(tmp_path, small_blocks):
     pack = packs.packs(Tiny().cells())[0]
-    folder = Store(tmp_path).unfinished.folder
-    folder.mkdir(parents=True)
+    unfinished = Store(tmp_path).unfinished
+    folder = unfinished.folder
+    unfinished.write_plan(Plan(pack.digest, pack.digests, pack.block_replicas, pack.prepare().fingerprint))
     (folder / f"{pack.blocks()[1].key}.done.pt").write_bytes(b"nothing")
     result = runner.run(Tiny(), tmp_path)
     assert result.user_error and "done.pt is not a file of kdsim" in result.failures[0]

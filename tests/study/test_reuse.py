@@ -158,7 +158,7 @@ def test_points_that_change_between_two_slices() -> None:
 
     def change(state: runner.Progress) -> None:
         SCALE.write_text("2.0")
-        work.forget_data()
+        work.doubt_data()
 
     result, _ = run(study, progress=change, slice_seconds=0)
     assert result.rows == [] and "the points are others than when it began" in result.failures[0]
