@@ -72,14 +72,18 @@ class StudyFile:
         """Contents of one of its modules, and of all that this one stands on, outside of the folder as well."""
 
         def locate(name: str) -> Path | None:
-            return Path(self.modules[name][0]) if name in self.modules else sources.locate_outside(name)
+            if name in self.modules:
+                return Path(self.modules[name][0])
+            outside.append(name)
+            return None
 
-        def read(path: Path) -> bytes:
-            return contents[str(path)] if str(path) in contents else sources.read_once(path)
-
+        outside: list[str] = []
         contents = {path: content for path, content in self.modules.values()}
-        found = sources.closure([self.own_name(full)], locate, read)
-        return {name: content for name, (_, content) in found.items()}
+        beside = sources.closure([self.own_name(full)], locate, lambda path: contents[str(path)])
+        # A module outside does not see the neighbours: what it imports may have the name of one, and is another.
+        others = sources.closure(outside, sources.locate_outside, sources.read_once)
+        found = {f"/{name}" if name in beside else name: content for name, (_, content) in others.items()}
+        return found | {name: content for name, (_, content) in beside.items()}
 
 
 _known: dict[str, StudyFile] = {}
@@ -143,10 +147,11 @@ class _Finder(importlib.abc.MetaPathFinder):
         if place.suffix not in (".py", "") and place.is_file():
             extension = importlib.machinery.ExtensionFileLoader(fullname, str(place))
             return importlib.util.spec_from_file_location(fullname, place, loader=extension)
-        folders = [str(place.parent)] if name == file.stem or place.name == "__init__.py" else []
-        folders = [str(place)] if place.is_dir() else folders
+        loader = _Loader(file)
+        folder = place.parent if place.suffix == ".py" else place  # of a package; it need not be there
+        folders = [str(folder)] if loader.is_package(fullname) else None
         return importlib.util.spec_from_file_location(
-            fullname, place, loader=_Loader(file), submodule_search_locations=folders or None
+            fullname, place, loader=loader, submodule_search_locations=folders
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import make_dataclass
@@ -217,6 +218,31 @@ def test_a_neighbour_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "blend.py").touch(mode=0)
     with pytest.raises(ConfigError, match=r"blend\.py' cannot be read: Permission denied"):
         import_study_file(tmp_path / "study.py")
+
+
+@pytest.mark.parametrize("way", ["of a package, relative", "a folder without __init__"])
+def test_a_study_file_runs_where_its_folder_is_not(tmp_path: Path, way: str) -> None:
+    sent = pickle.dumps(study_files.read(folder_of(tmp_path, *WAYS[way], 0.5)))
+    shutil.rmtree(tmp_path / "here")
+    assert pickle.loads(sent).load().Own().weight() == 0.5
+
+
+def test_a_module_outside_that_a_neighbour_is_named_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module on the path imports that one and not the neighbour, and both count."""
+    (tmp_path / "path").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    (tmp_path / "path" / "outside_of_a_test.py").write_text("import helpers_of_a_test\n")
+    study = tmp_path / "study.py"
+    study.write_text("import helpers_of_a_test, outside_of_a_test\n\nclass Own:\n    pass\n")
+    found = []
+    for beside, outside in ((1, 1), (1, 2), (2, 1)):
+        (tmp_path / "helpers_of_a_test.py").write_text(f"LEVEL = {beside}\n")
+        (tmp_path / "path" / "helpers_of_a_test.py").write_text(f"LEVEL = {outside}\n")
+        sources.read_once.cache_clear()  # as in a new process
+        file = study_files.read(study)
+        found.append(file.standing_on(file.name))
+    levels = [sorted(content for content in each.values() if b"LEVEL" in content) for each in found]
+    assert levels == [[b"LEVEL = 1\n"] * 2, *[[b"LEVEL = 1\n", b"LEVEL = 2\n"]] * 2] and found[1] != found[2]
 
 
 def test_a_study_file_is_what_was_read(tmp_path: Path) -> None:
