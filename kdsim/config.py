@@ -19,6 +19,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
@@ -138,6 +139,9 @@ class Configuration:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if not is_own(cls):
+            with suppress(OSError, ConfigError):  # whoever asks for its digest is told
+                _standing_on(cls.__module__)  # read now, as it is imported
         if "__post_init__" in cls.__dict__:
             cls.__post_init__ = _after_numbers(cls.__dict__["__post_init__"])
 
@@ -246,17 +250,22 @@ def kind_of(cls: type) -> str:
     return getattr(cls, "name", cls.__name__)
 
 
-@cache
 def source_digest(cls: type) -> str:
     """SHA-256 of all sources outside installed packages that a class stands on.
 
     These are the files of the class and of its bases, and everything that these import at any depth, inside functions
     too (`kdsim.study_files`, `kdsim.sources`). Of a single file it is the file's own SHA-256. What was once imported is
-    not read again: an edit counts in the next process, as it does for what is run.
+    not read again before it is reloaded: an edit counts when it is run.
 
     Raises:
         ConfigError: it has no source file.
     """
+    return _source_digest(cls)
+
+
+@sources.while_imported
+def _source_digest(cls: type) -> tuple[Iterable[str], str]:
+    """With the names of what it stands on."""
     home = _top(cls)  # what counts also if it is installed, as a package of noise models
     own = {} if sources.is_known(home) else _standing_on(cls.__module__)
     if not any(own.values()):
@@ -269,9 +278,10 @@ def source_digest(cls: type) -> str:
     for module in dict.fromkeys(base.__module__ for base in cls.__mro__ if not tops[_top(base)]):
         found |= _standing_on(module)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(found.items())}
+    names = [name.strip("/") for name in sums]
     if len(sums) == 1:
-        return next(iter(sums.values()))
-    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()).hexdigest()
+        return names, next(iter(sums.values()))
+    return names, hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()).hexdigest()
 
 
 def _standing_on(module: str) -> dict[str, bytes]:
@@ -284,12 +294,12 @@ def _top(cls: type) -> str:
     return cls.__module__.partition(".")[0]
 
 
-@cache
-def _sources_of(module: str) -> dict[str, bytes]:
+@sources.while_imported
+def _sources_of(module: str) -> tuple[Iterable[str], dict[str, bytes]]:
     """Contents of a module that Python imported, and of all that it stands on; empty if it has no file."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None or not Path(file).is_file():
-        return {}
+        return [module], {}
     name = Path(file).stem if module == "__main__" else module
 
     def locate(other: str) -> Path | None:
@@ -297,7 +307,11 @@ def _sources_of(module: str) -> dict[str, bytes]:
             return Path(file)
         return sources.locate_outside(other, home=module.partition(".")[0])
 
-    return {name: content for name, (_, content) in sources.closure([name], locate, sources.read_once).items()}
+    def read(other: str, path: Path) -> bytes:
+        return sources.imported(module if other == name else other, path)
+
+    found = {name: content for name, (_, content) in sources.closure([name], locate, read).items()}
+    return [module, *found], found
 
 
 def decode(data: Any, classes: Iterable[type], hint: Any = Any) -> Any:

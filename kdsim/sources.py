@@ -15,8 +15,9 @@ import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from pathlib import Path
+from typing import TypeVar
 
 import kdsim
 
@@ -39,6 +40,8 @@ DEPENDENCIES = frozenset(
     {"kdsim", "torch", "numpy", "scipy", "pandas", "matplotlib", "numba", "llvmlite", "sklearn", "PIL", "pyarrow"}
 )
 """Packages that kdsim itself stands on: libraries also where they are installed as links to their sources."""
+
+K, V = TypeVar("K"), TypeVar("V")
 
 EVERYTHING = "*"
 """Stands for an import whose name is computed: any module beside the one that imports."""
@@ -122,7 +125,7 @@ def _name(node: ast.AST) -> str:
 def closure(
     starts: Iterable[str],
     locate: Callable[[str], Path | None],
-    read: Callable[[Path], bytes] = Path.read_bytes,
+    read: Callable[[str, Path], bytes] = lambda name, path: path.read_bytes(),
     *,
     computed: bool = True,
     parents: bool = True,
@@ -134,7 +137,7 @@ def closure(
     Args:
         starts: dotted names.
         locate: gives the file of a module, a folder for a package without `__init__`, and None for what does not count.
-        read: reads a file.
+        read: gives the content of a module, by its name and file.
         computed: whether an import whose name is computed may mean any module beside.
         parents: whether packages count of which only a module is imported.
     """
@@ -144,7 +147,7 @@ def closure(
         name = waiting.pop()
         if name in found or (path := locate(name)) is None:
             continue
-        content = b"" if path.is_dir() else read(path)
+        content = b"" if path.is_dir() else read(name, path)
         found[name] = path, content
         parent = name.rpartition(".")[0]
         if parent and parents:
@@ -233,14 +236,50 @@ def locate_outside(name: str, home: str = "") -> Path | None:
     return None
 
 
-@cache
-def read_once(path: Path) -> bytes:
-    """The content of a file when this process first asked for it: Python, too, imports a module once.
+# What this process has imported -------------------------------------------------------------------
+
+
+def _import_of(name: str) -> tuple[object, object]:
+    """What stands for one import of a module: a reload gives it another spec. (None, None) if it is not imported."""
+    module = sys.modules.get(name)
+    return module, getattr(module, "__spec__", None)
+
+
+def _is_current(name: str, before: tuple[object, object]) -> bool:
+    return all(one is other for one, other in zip(before, _import_of(name), strict=True))
+
+
+def while_imported(function: Callable[[K], tuple[Iterable[str], V]]) -> Callable[[K], V]:
+    """Keep what a function finds, until one of the modules that it names with it is imported, or imported anew."""
+    known: dict[K, tuple[dict[str, tuple[object, object]], V]] = {}
+
+    @wraps(function)
+    def kept(key: K) -> V:
+        if key not in known or not all(_is_current(*item) for item in known[key][0].items()):
+            names, value = function(key)
+            known[key] = {name: _import_of(name) for name in names}, value
+        return known[key][1]
+
+    return kept
+
+
+_read: dict[str, tuple[tuple[object, object], bytes]] = {}
+
+
+def imported(name: str, path: Path) -> bytes:
+    """The content of a module's file when it was first asked for since the module was imported, or reloaded.
+
+    That is what this process runs: an edit counts when the module is imported anew. `kdsim.config.Configuration` asks
+    when a class is made, while its module is being imported.
 
     Raises:
         OSError: it cannot be read.
     """
-    return path.read_bytes()
+    if name not in sys.modules:
+        return path.read_bytes()
+    if name not in _read or not _is_current(name, _read[name][0]):
+        _read[name] = _import_of(name), path.read_bytes()
+    return _read[name][1]
 
 
 # The source of kdsim -----------------------------------------------------------------------------

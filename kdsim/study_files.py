@@ -79,9 +79,9 @@ class StudyFile:
 
         outside: list[str] = []
         contents = {path: content for path, content in self.modules.values()}
-        beside = sources.closure([self.own_name(full)], locate, lambda path: contents[str(path)])
+        beside = sources.closure([self.own_name(full)], locate, lambda _, path: contents[str(path)])
         # A module outside does not see the neighbours: what it imports may have the name of one, and is another.
-        others = sources.closure(outside, sources.locate_outside, sources.read_once)
+        others = sources.closure(outside, sources.locate_outside, sources.imported)
         found = {f"/{name}" if name in beside else name: content for name, (_, content) in others.items()}
         return found | {name: content for name, (_, content) in beside.items()}
 

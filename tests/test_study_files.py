@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import pickle
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsim import config, sources, study_files
+from kdsim import config, study_files
 from kdsim.config import ConfigError, source_digest
 from kdsim.study.loading import import_study_file
 
@@ -163,8 +164,62 @@ def test_a_module_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         digests.append(source_digest(import_study_file(study).Own))
         for name in [name for name in sys.modules if name.startswith("mylab_of_a_test")]:
             monkeypatch.delitem(sys.modules, name)
-        sources.read_once.cache_clear()  # as in a new process
     assert digests[0] != digests[1]
+
+
+NOTEBOOK = """
+from dataclasses import dataclass
+
+from kdsim.supervision import OneHot
+from {helper} import LEVEL
+
+@dataclass(frozen=True)
+class Own(OneHot):
+    number: int = {number}
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Writes a module that a process imports as any other, and its helper."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # compiled forms miss edits within a second
+
+    def write(number: int, level: int) -> None:
+        (tmp_path / "helper_of_a_test.py").write_text(f"LEVEL = {level}\n")
+        (tmp_path / "classes_of_a_test.py").write_text(NOTEBOOK.format(helper="helper_of_a_test", number=number))
+
+    write(1, 1)
+    yield write
+    for name in ("helper_of_a_test", "classes_of_a_test"):
+        sys.modules.pop(name, None)
+
+
+def test_a_reloaded_module_has_another_digest(notebook: Callable[[int, int], None]) -> None:
+    """As in a notebook: by importlib.reload, or by %autoreload, which puts new functions into the old class."""
+    module = importlib.import_module("classes_of_a_test")
+    first = module.Own
+    digests = [source_digest(first)]
+    notebook(2, 1)
+    assert source_digest(first) == digests[0]  # it is the first that is run
+    importlib.reload(module)
+    digests.append(source_digest(module.Own))
+    notebook(2, 2)
+    assert source_digest(module.Own) == digests[1]
+    importlib.reload(sys.modules["helper_of_a_test"])
+    digests.append(source_digest(module.Own))
+    assert len(set(digests)) == 3 and source_digest(first) == digests[2]
+
+
+def test_a_module_counts_as_it_was_imported(notebook: Callable[[int, int], None]) -> None:
+    """Though it is edited before anybody asks for a digest."""
+    module = importlib.import_module("classes_of_a_test")
+    notebook(2, 2)
+    edited = source_digest(module.Own)
+    notebook(1, 1)
+    for name in ("helper_of_a_test", "classes_of_a_test"):
+        del sys.modules[name]
+    assert source_digest(importlib.import_module("classes_of_a_test").Own) == edited
 
 
 def _in_a_notebook() -> type:
@@ -238,7 +293,6 @@ def test_a_module_outside_that_a_neighbour_is_named_like(tmp_path: Path, monkeyp
     for beside, outside in ((1, 1), (1, 2), (2, 1)):
         (tmp_path / "helpers_of_a_test.py").write_text(f"LEVEL = {beside}\n")
         (tmp_path / "path" / "helpers_of_a_test.py").write_text(f"LEVEL = {outside}\n")
-        sources.read_once.cache_clear()  # as in a new process
         file = study_files.read(study)
         found.append(file.standing_on(file.name))
     levels = [sorted(content for content in each.values() if b"LEVEL" in content) for each in found]
