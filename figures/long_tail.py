@@ -67,7 +67,7 @@ def figure(results: Any) -> Figure:
             f"bars: 95 % intervals{bands}; seed {shown['seed']}",
             fontsize=7, color="#444444",
         )  # fmt: skip
-        handles = _handles() if columns > 1 else _handles()[: len(GROUPS)]
+        handles = _handles(rows) if columns > 1 else _handles(rows)[: len(GROUPS)]
         fig.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2, handlelength=1.6)
     return fig
 
@@ -151,12 +151,13 @@ def _replicas(settings: list[pd.DataFrame]) -> str:
     return ", ".join(dict.fromkeys(f"{setting['replicas'].max()} ({setting['data'].iloc[0]})" for setting in settings))
 
 
-def _handles() -> list[Any]:
+def _handles(rows: pd.DataFrame) -> list[Any]:
+    shown = set(rows["loss_name"])
     point = {"marker": "o", "markersize": 3, "linestyle": "none"}
     found: list[Any] = [Line2D([], [], color=color, label=group, **point) for group, color in GROUPS.items()]
     found += [Patch(color=BIAS, label="bias"), Patch(color=VARIANCE, label="variance")]
     for line, text in zip(PRIORS.values(), ("bias of the long-tailed BCP", "likewise, groups made equal"), strict=True):
         found.append(Line2D([], [], color=PRIOR, linestyle=line, linewidth=1.1, label=text))
-    found += [Line2D([], [], color=color, label=LOSSES[name]) for name, color in FOLLOWED.items()]
+    found += [Line2D([], [], color=color, label=LOSSES[name]) for name, color in FOLLOWED.items() if name in shown]
     lines = (("-", "between groups"), ("--", "within groups"))
     return found + [Line2D([], [], color=GREY, linestyle=line, label=text) for line, text in lines]

@@ -173,6 +173,8 @@ def _ratio(ax: Axes, rows: pd.DataFrame, students: list[str]) -> None:
         x = own["step_size"] / own["stability_limit"] * 1.06 ** (number - 1.5)
         _errorbar(ax, x, own, own["second_order_excess_risk"].astype(float), color, marker, filled=True)
     ax.axhline(1, color=GREY, linewidth=0.8, zorder=1)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - 0.15 * (high - low), high)  # room for what stands there
     ax.text(0.03, 0.03, "predicted: exact\nsoftmax: second order", transform=ax.transAxes, fontsize=6, color="#333333")
     ax.set(xscale="log", xlabel="step size / stability limit")
     ax.set_xticks([0.01, 0.03, 0.1, 0.3, 1], ["0.01", "0.03", "0.1", "0.3", "1"])

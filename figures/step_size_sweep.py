@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -122,8 +123,13 @@ def _floors(ax: Axes, sweep: pd.DataFrame, groups: list[tuple[str, pd.DataFrame,
     ax.set_ylim(top=ax.get_ylim()[1] * 4)  # room for the names of the marks
     exact = sweep[(sweep["supervision"] == "exact") & sweep["floor"].notna()]
     if not exact.empty:
-        text = f"exact BCP: below {exact['floor'].max():.0e}\nat all {len(exact)} step sizes"
+        text = f"exact BCP: at most {_above(exact['floor'].max())}\nat all {len(exact)} step sizes"
         ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=6, color="#333333")
+
+
+def _above(value: float) -> str:
+    """The value with one digit, rounded up."""
+    return f"{Context(prec=1, rounding=ROUND_CEILING).plus(Decimal(value)):.0e}"
 
 
 def _ratios(ax: Axes, sweep: pd.DataFrame, groups: list[tuple[str, pd.DataFrame, str, str]]) -> None:

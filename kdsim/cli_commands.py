@@ -47,7 +47,7 @@ from kdsim.cli_run import (
     tables_of,
     use_data,
 )
-from kdsim.config import ConfigError, by_name, choose, encode, override
+from kdsim.config import SOURCE, ConfigError, by_name, choose, encode, override
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.study.base import Study
@@ -399,9 +399,9 @@ def _list(classes: Sequence[type]) -> None:
 
     for cls in classes:
         cli_output.say(f"{cls.name}: {summary_line(cls)}")
-        rows = [[f"  {item.key}", item.value, item.doc] for item in settings(cls())]
+        rows = [[item.key, item.value, item.doc] for item in settings(cls())]
         if rows:
-            cli_output.print_table(Table(["  field", "default", "meaning"], rows))
+            cli_output.print_table(Table(["field", "default", "meaning"], rows))
         else:
             cli_output.say()
 
@@ -413,7 +413,8 @@ def _load(target: str, texts: list[str] | None, quick: bool, **options: str | No
 def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options: str | None) -> StudyResults:
     """The stored run that was asked for; says on standard error which one it is."""
     from kdsim.studies import STUDIES
-    from kdsim.study.loading import stored_run
+    from kdsim.study.checking import changed_files
+    from kdsim.study.loading import load, stored_run
     from kdsim.study.report import settings_line
     from kdsim.study.reuse import other_sources
     from kdsim.study.store import Store, read_study
@@ -427,6 +428,11 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
         cli_output.note(f"not in this table: {failure}")
     if (line := other_sources(stored.records)) is not None:
         cli_output.note(line)
+    changed = changed_files(Store(stored.folder.parent.parent), stored.info["cells"])
+    if target.endswith(".py") and stored.settings.get(SOURCE) != encode(load(target, known))[SOURCE]:
+        changed.insert(0, f"the source of {stored.name}")
+    if changed:
+        cli_output.note(f"{', '.join(changed)} changed since: these results are of before")
     return stored
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,14 @@ class _Origins:
             if now != before:
                 what = f"{count} were computed from {path} with SHA-256 {before[:12]}..., "
                 what += f"which has {now[:12]}... now" if now else "which is not there, from this folder"
-                yield Finding(NOTICE, CELLS, what, "run-study of their study makes cells of their own of other data")
+                advice = "nothing: run-study of their study runs other cells on the other file"
+                yield Finding(NOTICE, CELLS, what, advice)
+
+
+def changed_files(store: Store, digests: Iterable[str]) -> list[str]:
+    """Files of data that stored cells name and that are others now. What is absent, as from another folder, is not."""
+    named = dict.fromkeys(pair for digest in digests for pair in _files_of(store.read_info(digest)["cell"]))
+    return list(dict.fromkeys(path for path, before in named if _sha256_now(path) not in (None, before)))
 
 
 def _files_of(encoded: Any) -> Iterator[tuple[str, str]]:

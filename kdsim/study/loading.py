@@ -259,9 +259,11 @@ def stored_run(
         study = load(target, known, settings, quick=quick)
         folder = store.study_folder(study.name, config.digest(study))
         if not (folder / STUDY_FILE).is_file():
-            place = str(store.root)
+            place, these = str(store.root), "settings"
+            if target.endswith(".py"):
+                these += " and the sources and files that are there now"
             raise ConfigError(
-                f"no results of {study.name!r} with these settings in {place!r}; {store.listing(study.name)}"
+                f"no results of {study.name!r} with these {these} in {place!r}; {store.listing(study.name)}"
             )
         return folder
     if is_study:

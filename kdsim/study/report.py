@@ -301,7 +301,8 @@ def training_table(rows: Sequence[Row]) -> Table:
     )
     if "KL to p" in table.headers:
         table.notes.append("KL to p: on validation images, mean over the window; p is the BCP or people's frequencies.")
-    table.notes.append("noise: standard deviation of a validation curve about its own lines in the window.")
+    if any(header.startswith("noise") for header in table.headers):
+        table.notes.append("noise: standard deviation of a validation curve about its own line in the window.")
     return table
 
 

@@ -234,6 +234,8 @@ def test_long_tail() -> None:
             shows_band(third, color, curve["step"] / 10, mean / width, mean * width)
     names = [text.get_text().split(" |")[0] for text in first.get_yticklabels()]
     assert names == list(labels)
+    fewer = legend(draw("long-tail", results(rows[:2], curves=tables)))
+    assert not {*labels[2:]} & fewer.keys() and {*labels[:2]} <= fewer.keys()
 
 
 def test_long_tail_of_labels() -> None:

@@ -186,6 +186,10 @@ def test_step_size_sweep() -> None:
         beyond = own["step_size"] > 0.03
         over = (own["floor"] / near)[beyond]
         shows_line(sharp, None, own["step_size"][beyond], over, color=color, line="None", face="#ffffff")
+    rows.loc[rows["supervision"] == "exact", "floor"] = 9.011e-11
+    (said,) = (text.get_text() for text in panel(draw("step-size-sweep", results(rows)), "(a)").texts if "exact" in
+               text.get_text())  # fmt: skip
+    assert said.startswith("exact BCP: at most 1e-10\n")
     held = rows[rows["step_size"].isin([0.03, 0.05])].sort_values("nu")
     blue = {"color": style.BLUE.lower()}
     shows_line(largest, None, held["nu"], held["step_size"], line="-", **blue)

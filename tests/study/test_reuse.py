@@ -395,6 +395,12 @@ def test_a_changed_file_of_a_cell_is_named(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr()
     assert said.err.count("pool.txt changed since tiny/") == 1 == said.out.count("nothing to simulate")
     Path("pool.txt").write_text("c")
+    Path("own.py").write_text(Path("own.py").read_text() + "# 0\n")
+    for target, names in (("own.py", "the source of tiny, pool.txt"), ("results/tiny", "pool.txt")):
+        assert main(["results", target]) == 0
+        assert f"kdsim: {names} changed since: these results are of before\n" in capsys.readouterr().err
+    assert main(["results", *command[1:]]) == 2
+    assert "with these settings and the sources and files that are there now in" in capsys.readouterr().err
     for text in "12":  # of many earlier runs the last one is named
         Path("own.py").write_text(Path("own.py").read_text() + f"# {text}\n")
         assert main(command) == 0
