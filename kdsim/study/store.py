@@ -21,9 +21,11 @@ import pandas as pd
 
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError, sweep, temporary_beside, write_new
+from kdsim.fingerprint import Fingerprint, same
 from kdsim.sources import kdsim_digest
 from kdsim.study.cells import (
     CELLS,
+    POPULATION,
     STORE_VERSION,
     SUPERSEDED,
     Cells,
@@ -137,15 +139,19 @@ class Store(Cells):
         self.unfinished.sweep(self._is_current)
         for other in self.begun_elsewhere():
             sweep(other.folder)
-            other.sweep(self.has_cell)
+            other.sweep(lambda digest, population: self.has_cell(digest))
             other.remove_if_empty()
 
-    def _is_current(self, digest: str) -> bool:
-        """Whether the cell is finished, by this source of kdsim."""
+    def _is_current(self, digest: str, population: Fingerprint | None) -> bool:
+        """Whether the cell is finished, by this source of kdsim and on those points where they are known."""
+        if not self.has_cell(digest):
+            return False
         try:
-            return self.has_cell(digest) and source_of(self.read_info(digest)) == kdsim_digest()
+            info = self.read_info(digest)
         except Damaged:
             return False
+        known = population is None or same(info.get(POPULATION) or {}, population)
+        return known and source_of(info) == kdsim_digest()
 
     def set_aside(self, damage: Damaged) -> str:
         """Move a damaged file or folder to DIR/damaged, under a name of its own. Returns a line that says so."""

@@ -201,6 +201,16 @@ class Unfinished:
             if lock is not None:
                 release(lock)
 
+    @contextmanager
+    def _if_free(self, name: str) -> Iterator[bool]:
+        """Hold a lock if no other holds it; yields whether it is held."""
+        lock = self.lock(name)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                release(lock)
+
     def lock(self, name: str) -> BaseFileLock | None:
         """The lock of a pack, training or teacher, to be given to `release`; None if another holds it.
 
@@ -238,22 +248,27 @@ class Unfinished:
                     found.update(plan.cells)
         return found
 
-    def sweep(self, is_stored: Callable[[str], bool]) -> None:
+    def sweep(self, is_stored: Callable[[str, Fingerprint | None], bool]) -> None:
         """Remove what a process leaves that is killed after its result was stored: checkpoints, packs, and locks.
 
+        What a process is at work on, to replace a stored result, is left to it.
+
         Args:
-            is_stored: whether the result of that digest is stored.
+            is_stored: whether the result of that digest is stored, and is of those points where these are known.
         """
         for file in self.folder.glob("*-*.pt"):
-            if is_stored(file.name.partition("-")[0]):
-                with suppress(OSError):
-                    file.unlink(missing_ok=True)
+            if is_stored(digest := file.name.partition("-")[0], None):
+                with self._if_free(digest) as free, suppress(OSError):
+                    if free:
+                        file.unlink(missing_ok=True)
         for file in self.folder.glob(f"*{PLAN}"):
             with suppress(Damaged):
                 plan = self.read_plan(file)
-                if plan is not None and all(map(is_stored, plan.cells)):
+                if plan is not None and all(is_stored(digest, plan.population) for digest in plan.cells):
                     names = (path.name for path in self.folder.glob(f"{plan.pack}*.pt"))
-                    self.forget(plan.pack, [name.removesuffix(".pt").removesuffix(".done") for name in names])
+                    with self._if_free(plan.pack) as free:
+                        if free:
+                            self.forget(plan.pack, [name.removesuffix(".pt").removesuffix(".done") for name in names])
         for file in self.folder.glob("*.lock"):
             if (lock := self.lock(file.stem)) is not None:  # nobody holds it
                 release(lock)

@@ -26,6 +26,7 @@ from kdsim.study.base import Study
 from kdsim.study.checking import check
 from kdsim.study.store import Store, read_study
 from kdsim.study.tables import CURVES_FILE
+from kdsim.study.unfinished import release
 from kdsim.supervision import Exact, OneHot
 from kdsim.teachers import Deterministic
 from kdsim.trainer import PointNetwork, StudentTrainer
@@ -118,28 +119,61 @@ def test_points_that_cannot_be_made_are_said() -> None:
     assert said.startswith(start)
 
 
-@pytest.mark.parametrize("block", [8, 4], ids=["state", "blocks"])
-def test_a_state_never_goes_on_with_other_points(block: int) -> None:
-    study = replace(ONE, problem=Hidden(), steps=3000)
+@pytest.mark.parametrize(
+    ("block", "done", "kept"), [(128, 1, [".pt"]), (64, 64 * 3000 + 1, [".done.pt", ".pt"])], ids=["state", "blocks"]
+)
+def test_a_state_never_goes_on_with_other_points(block: int, done: int, kept: list[str]) -> None:
+    study = replace(ONE, problem=Hidden(), steps=3000, replicas=128)
     SCALE.write_text("2.0")
     whole = runner.run(study, "whole", block_replicas=block)
     SCALE.write_text("1.0")
     with pytest.raises(runner.Interrupted):
-        run(study, progress=lambda state: stop_at(state, 6000), slice_seconds=0, block_replicas=block)
-    assert list(Path("results/partial").rglob("*.pt"))
+        run(study, progress=lambda state: stop_at(state, done), slice_seconds=0, block_replicas=block)
+    assert sorted("".join(path.suffixes) for path in Path("results/partial").rglob("*.pt")) == kept
     SCALE.write_text("2.0")
     result, (said,) = run(study, block_replicas=block)
     assert said.endswith("had been begun on other data than the problem gives now: it starts over")
     assert (result.rows, result.replica_steps) == (whole.rows, whole.replica_steps)
 
 
+def test_a_run_on_other_points_goes_on_where_it_was_interrupted() -> None:
+    """Though a result on the first points is stored until it is replaced."""
+    study = replace(ONE, problem=Hidden(), steps=3000, replicas=128)
+    SCALE.write_text("1.0")
+    run(study)
+    SCALE.write_text("2.0")
+    with pytest.raises(runner.Interrupted):
+        run(study, progress=lambda state: stop_at(state, 1), slice_seconds=0)
+    whole = runner.run(study, "whole")
+    result = run(study)[0]
+    assert 0 < result.replica_steps < whole.replica_steps and result.rows == whole.rows
+
+
+def test_what_another_process_is_at_work_on_is_not_swept(other_source: Any) -> None:
+    """To replace a stored result: a process of another source that begins meanwhile leaves its state alone."""
+    study = replace(ONE, steps=3000, replicas=128)
+    run(study)
+    other_source("f" * 64)
+    with pytest.raises(runner.Interrupted):
+        run(study, rerun=True, progress=lambda state: stop_at(state, 1), slice_seconds=0)
+    unfinished = Store("results").unfinished
+    (plan,) = unfinished.plans()
+    lock = unfinished.lock(plan.pack)
+    other_source(None)
+    run(study)
+    assert list(unfinished.plans()) == [plan] and list(unfinished.folder.glob("*.pt"))
+    release(lock)
+    run(study)
+    assert list(unfinished.plans()) == []
+
+
 def test_a_state_without_its_plan_is_of_no_use() -> None:
-    study = replace(ONE, problem=Hidden(), steps=3000)
+    study = replace(ONE, problem=Hidden(), steps=3000, replicas=128)
     SCALE.write_text("2.0")
     whole = runner.run(study, "whole")
     SCALE.write_text("1.0")
     with pytest.raises(runner.Interrupted):
-        run(study, progress=lambda state: stop_at(state, 6000), slice_seconds=0)
+        run(study, progress=lambda state: stop_at(state, 1), slice_seconds=0)
     for plan in Path("results/partial").rglob("*.plan.json"):
         plan.unlink()
     SCALE.write_text("2.0")
@@ -153,7 +187,7 @@ def stop_at(state: runner.Progress, done: int) -> None:
 
 def test_points_that_change_between_two_slices() -> None:
     """As on workers, each of which reads the files when its first task comes."""
-    study = replace(ONE, problem=Hidden(), steps=3000)
+    study = replace(ONE, problem=Hidden(), steps=3000, replicas=128)
     SCALE.write_text("1.0")
 
     def change(state: runner.Progress) -> None:
