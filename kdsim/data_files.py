@@ -73,9 +73,10 @@ def sha256_of(path: Path) -> str:
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     key = (str(path.absolute()), before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
     if key not in _known:
+        begun = time.time()
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if time.time() - max(before.st_mtime, before.st_ctime) < SETTLED_SECONDS:
+        if begun - max(before.st_mtime, before.st_ctime) < SETTLED_SECONDS:
             return found
         _known[key] = found
     return _known[key]

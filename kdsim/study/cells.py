@@ -6,7 +6,9 @@ cells/<digest>/weights-<replica>.pt where networks were trained
 
 from __future__ import annotations
 
+import errno
 import io
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -146,15 +148,19 @@ class Cells:
             files = {"files": sums, "weights": len(networks)}
             content = json_ready({"schema": STORE_VERSION, "digest": digest, **info, **files})
             write_new(folder / CELL_FILE, signed_text(content), durable=durable)
-            try:
-                folder.rename(final)
-            except OSError:
-                if not final.exists():
-                    raise
-                if not self._is_same(digest, content):
-                    self.move_aside(final, SUPERSEDED)
-                    folder.rename(final)
+            while not self._placed(folder, final) and not self._is_same(digest, content):
+                self.move_aside(final, SUPERSEDED)
         self.renewed(digest)
+
+    def _placed(self, folder: Path, final: Path) -> bool:
+        """Rename a folder unless its new name is taken; whether it was renamed."""
+        try:
+            folder.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+                raise
+            return False
+        return True
 
     def _is_same(self, digest: str, content: Mapping[str, Any]) -> bool:
         """Whether what is stored of a cell comes from the same source and data as a new result."""
@@ -171,12 +177,15 @@ class Cells:
         require_no_link(folder)
         with storing(folder):
             folder.mkdir(exist_ok=True)
-            number = 0
-            while (target := folder / f"{path.name}.{number}").exists():
-                number += 1
-            if path.exists():  # another process may have moved it
-                path.rename(target)
-        return target
+            for number in itertools.count():
+                target = folder / f"{path.name}.{number}"
+                if target.exists():
+                    continue
+                try:
+                    if self._placed(path, target):
+                        return target
+                except FileNotFoundError:  # another process has moved it
+                    return target
 
     def read_info(self, digest: str) -> dict[str, Any]:
         """The content of a finished cell's cell.json.

@@ -17,7 +17,7 @@ from kdsim.engines.base import State
 from kdsim.engines.recorder import METRICS, Record
 from kdsim.files import Damaged, StorageError, Unreadable, signed
 from kdsim.study import runner
-from kdsim.study.cells import CELL_FILE, STORE_VERSION, UNSIGNED, json_text
+from kdsim.study.cells import CELL_FILE, STORE_VERSION, UNSIGNED, json_text, source_of
 from kdsim.study.checking import UNREAD, check
 from kdsim.study.rows import bound_curve, flat_row, json_ready, predicted_floor
 from kdsim.study.store import STUDY_FILE, Store, read_study
@@ -50,6 +50,24 @@ def test_a_cell_comes_back(store: Store) -> None:
 def test_the_first_of_two_writers_stays_and_nothing_is_left_over(store: Store) -> None:
     store.write_cell("abc", INFO | {"prediction": {"mu": 2.0}}, CURVES, REPLICAS)
     assert store.read_cell("abc").info["prediction"] == {"mu": 1.0}
+    assert [path.name for path in store.cell_folder("abc").parent.iterdir()] == ["abc"]
+
+
+def test_two_writers_that_replace_a_result_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has moved the old one aside when the other one is faster: nothing is lost, and neither fails."""
+    move, others = Store.move_aside, [Store(store.root)]
+
+    def slow(self: Store, path: Path, name: str) -> Path:
+        target = move(self, path, name)
+        if others:
+            others.pop().write_cell("abc", INFO | {"versions": {"source_sha256": "other"}}, CURVES, REPLICAS)
+        return target
+
+    monkeypatch.setattr(Store, "move_aside", slow)
+    store.write_cell("abc", INFO | {"versions": {"source_sha256": "own"}}, CURVES, REPLICAS)
+    assert source_of(store.read_info("abc")) == "own"
+    kept = [json.loads((store.root / "superseded" / f"abc.{number}" / CELL_FILE).read_text()) for number in range(2)]
+    assert [source_of(info) for info in kept] == ["", "other"]
     assert [path.name for path in store.cell_folder("abc").parent.iterdir()] == ["abc"]
 
 
