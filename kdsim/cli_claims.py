@@ -12,7 +12,7 @@ import typer
 
 from kdsim import __version__, cli_output
 from kdsim.cli_codes import ExitCode
-from kdsim.cli_run import DataDir, ExecutorName, How, Json, Out, Scheduler, Stopped, Workers, use_data
+from kdsim.cli_run import DataDir, ExecutorName, How, Json, Out, Rerun, Scheduler, Stopped, Workers, use_data
 from kdsim.config import ConfigError, choose, error_line
 from kdsim.plain_text import folded
 
@@ -45,6 +45,7 @@ def verify_claims(
     executor: ExecutorName = "local",
     scheduler: Scheduler = None,
     workers: Workers = None,
+    rerun: Rerun = False,
     as_json: Json = False,
 ) -> int:
     """Judge what the papers claim, claim by claim, from simulations and trainings; what is stored is not run again.
@@ -71,7 +72,7 @@ def verify_claims(
     require_no_link(folder)
     studies = len(list(ledger.studies_of(chosen, quick)))
     with How(executor, scheduler, workers).started() as computing:
-        ran = ledger.collect(chosen, quick, out, _Runner(out, studies, computing))
+        ran = ledger.collect(chosen, quick, out, _Runner(out, studies, computing, rerun))
     findings = ledger.judge(chosen, quick, ran)
     stamp = {
         "kdsim": __version__,
@@ -114,8 +115,9 @@ def _chosen(texts: Sequence[str], claims: Sequence[Claim]) -> list[Claim]:
 class _Runner:
     """Runs the studies of the ledger one after the other, with progress on standard error."""
 
-    def __init__(self, out: str, count: int, executor: Executor) -> None:
-        self.out, self.count, self.executor, self.number = out, count, executor, 0
+    def __init__(self, out: str, count: int, executor: Executor, rerun: bool) -> None:
+        self.out, self.count, self.number = out, count, 0
+        self.options = {"executor": executor, "rerun": rerun, "note": cli_output.note}
 
     def __call__(self, study: Study) -> RunResult:
         from kdsim.study import runner
@@ -124,7 +126,7 @@ class _Runner:
         cli_output.note(f"study {self.number} of {self.count}: {study.name}")
         try:
             with cli_output.compilation_note(), cli_output.progress_report() as progress:
-                return runner.run(study, self.out, executor=self.executor, progress=progress, note=cli_output.note)
+                return runner.run(study, self.out, progress=progress, **self.options)
         except runner.Interrupted as interruption:
             raise Stopped(str(interruption)) from None
 

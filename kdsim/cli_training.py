@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from kdsim.cli_run import DataDir, Device, Json, Out, Quick, Replicas, Seed, Set, load_study, run, settings_of, use_data
+from kdsim.cli_run import (
+    DataDir,
+    Device,
+    How,
+    Json,
+    Out,
+    Quick,
+    Repair,
+    Replicas,
+    Rerun,
+    Seed,
+    Set,
+    load_study,
+    run,
+    settings_of,
+    use_data,
+)
 
 Data = Annotated[str | None, typer.Option("--data", metavar="D", help="cifar10, cifar10h, cifar100 or known-images")]
 RecipeName = Annotated[str | None, typer.Option("--recipe", metavar="R", help="crd, bayesian-kd or plain")]
@@ -29,6 +45,8 @@ def train(
     replicas: Replicas = None,
     seed: Seed = None,
     device: Device = None,
+    repair: Repair = False,
+    rerun: Rerun = False,
     as_json: Json = False,
 ) -> int:
     """Train a network on images: a teacher, or a student alone.
@@ -45,7 +63,7 @@ def train(
     use_data(data_dir)
     options = {"data": data, "supervision": supervision, "recipe": recipe, "recipe.epochs": epochs}
     chosen = settings_of(settings, network=network, replicas=replicas, seed=seed, device=device, **options)
-    return run(load_study("train", chosen, quick), out, as_json)
+    return run(load_study("train", chosen, quick), out, as_json, How(repair=repair, rerun=rerun))
 
 
 def distill(
@@ -68,6 +86,8 @@ def distill(
     replicas: Replicas = None,
     seed: Seed = None,
     device: Device = None,
+    repair: Repair = False,
+    rerun: Rerun = False,
     as_json: Json = False,
 ) -> int:
     """Train a teacher on labels, unless it is stored, and a student that learns from it.
@@ -87,7 +107,7 @@ def distill(
     chosen = settings_of(
         settings, teacher=teacher, student=student, replicas=replicas, seed=seed, device=device, **options
     )
-    return run(load_study("distill", chosen, quick), out, as_json)
+    return run(load_study("distill", chosen, quick), out, as_json, How(repair=repair, rerun=rerun))
 
 
 def published_settings(teacher: str, student: str, loss: str) -> dict[str, str]:

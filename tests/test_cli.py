@@ -509,6 +509,15 @@ def test_options_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [("study", here[0], False, How()), ("study", here[1], True, how)]
 
 
+@pytest.mark.parametrize("command", [["train", "resnet8"], ["distill", "resnet8", "resnet8"]])
+def test_trainings_are_repaired_and_run_again(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(cli_training, "load_study", lambda *_: "study")
+    monkeypatch.setattr(cli_training, "run", lambda *given: seen.append(given) or 0)
+    assert main([*command, "--repair"]) == 0 == main([*command, "--rerun"])
+    assert [given[3] for given in seen] == [How(repair=True), How(rerun=True)]
+
+
 @pytest.mark.parametrize("command", ["run-study", "show-study", "train", "distill"])
 def test_the_data_folder_is_where_the_option_says(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     def look(*_: object) -> None:

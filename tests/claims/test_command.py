@@ -54,7 +54,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> tuple[Claim, ...]:
 
 @pytest.mark.slow
 def test_writes_its_report_and_reuses_what_is_stored(
-    tiny: tuple[Claim, ...], capsys: pytest.CaptureFixture[str]
+    tiny: tuple[Claim, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify-claims", "--quick"]) == 0
     first = capsys.readouterr()
@@ -83,6 +83,11 @@ def test_writes_its_report_and_reuses_what_is_stored(
     assert again["claims"][1]["effect"] == written["claims"][2]["effect"]
     assert again["claims"][1]["seconds"] == written["claims"][2]["seconds"]  # what it cost when it ran
     assert {cell: cell.stat().st_mtime_ns for cell in Path("results/cells").iterdir()} == cells
+
+    for module in ("provenance", "store", "reuse"):  # another kdsim, as far as results tell
+        monkeypatch.setattr(f"kdsim.study.{module}.kdsim_digest", lambda: "f" * 64)
+    assert main(["verify-claims", "--quick", "--rerun", "--only", "t1-one-hot"]) == 0
+    assert "computed by another source of kdsim: run again" in capsys.readouterr().err
 
 
 def test_without_cifar_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
