@@ -17,6 +17,7 @@ from numba.core import config
 
 from kdsim.engines.fused import compilation, metrics, mlp_steps, walk
 from kdsim.engines.fused.compilation import KEPT
+from kdsim.study.loading import import_study_file
 
 ROOT = Path(compilation.__file__).parents[2]
 INNER = "from numba import njit\nfrom pair.numbers import SHIFT\n\n@njit\ndef inner(x):\n    return 2 * x + SHIFT\n"
@@ -248,3 +249,17 @@ def test_edited_random_numbers_reach_a_kernel_of_the_package(tmp_path):
     rng = tmp_path / "kdsim/rng.py"
     rng.write_text(rng.read_text().replace("\nROUNDS = 10\n", "\nROUNDS = 9\n"))
     assert words()[0] != first[0]
+
+
+def test_functions_of_study_files_are_not_kept(tmp_path):
+    """What numba keeps would be found again after an edit of the neighbour that it inlines."""
+    text = "import numba\n\n@numba.njit{0}\ndef one(x): return x\n\n@numba.vectorize{0}\ndef other(x): return x\n"
+    for name in ("study.py", "ordinary_of_a_test.py"):
+        (tmp_path / name).write_text(text.format("(cache=True)"))
+    study = import_study_file(tmp_path / "study.py")
+    spec = importlib.util.spec_from_file_location("ordinary_of_a_test", tmp_path / "ordinary_of_a_test.py")
+    ordinary = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ordinary)
+    found = [[each.one._cache, each.other._dispatcher.cache] for each in (study, ordinary)]
+    assert [[type(cache).__name__ for cache in each] for each in found] == [["NullCache"] * 2, ["FunctionCache"] * 2]
+    assert study.one(3) == 3

@@ -18,6 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ import numba
 from numba.core import config, event
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.dispatcher import Dispatcher
 from numba.core.serialize import dumps
+from numba.np.ufunc.ufuncbuilder import UFuncDispatcher
 
-from kdsim import sources
+from kdsim import sources, study_files
 from kdsim.files import sha256, sweep, temporary_beside, write_new
 
 KEPT = 4
@@ -184,6 +187,26 @@ def _remove_older(place: Path, pattern: str) -> None:
         folders = sorted(place.glob(pattern), key=lambda each: each.stat().st_mtime, reverse=True)
         for folder in folders[KEPT:]:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave_study_files_alone(dispatcher: type) -> None:
+    """Functions of study files and their neighbours are compiled in every process, also with `cache=True`.
+
+    What numba keeps of one is found again after an edit of a neighbour that it inlines, and names a module that is no
+    longer there.
+    """
+    enable = dispatcher.enable_caching
+
+    @wraps(enable)
+    def enable_caching(self: Any) -> None:
+        if not str(self.py_func.__module__).startswith(study_files.PREFIX):
+            enable(self)
+
+    dispatcher.enable_caching = enable_caching
+
+
+for _kind in (Dispatcher, UFuncDispatcher):
+    _leave_study_files_alone(_kind)
 
 
 # What is said -----------------------------------------------------------------------------------
