@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -18,8 +19,15 @@ SETTLED_SECONDS = 2.0
 _known: dict[tuple[Any, ...], str] = {}
 
 
+BESIDE = "{beside}/"
+"""In place of the folder of a class in the name of a file that it declares there: the folder may be moved."""
+
+
 def files_of(config: Any, *, texts: bool) -> dict[str, str]:
     """SHA-256 of each file that a configuration names itself, by its path as it is written there.
+
+    A declared file with an absolute path below the folder of its class, as `Path(__file__).parent / "noise.csv"`, has
+    the name "{beside}/noise.csv".
 
     These are the files that its class declares as `files` (an attribute or a method, one path or several), and the
     values of fields that are paths: a `Path`, or a text that is the path of a file. A folder stands for all files in
@@ -35,7 +43,15 @@ def files_of(config: Any, *, texts: bool) -> dict[str, str]:
     declared = declared() if callable(declared) else declared
     declared = [declared] if isinstance(declared, (str, PurePath)) else list(declared)
     named = [path for field in dataclasses.fields(config) for path in _paths(getattr(config, field.name), texts)]
-    return {os.fspath(path): sha256_of(Path(path)) for path in dict.fromkeys([*declared, *named])}
+    found = {_declared_name(type(config), Path(path)): sha256_of(Path(path)) for path in dict.fromkeys(declared)}
+    return found | {os.fspath(path): sha256_of(Path(path)) for path in dict.fromkeys(named)}
+
+
+def _declared_name(cls: type, path: Path) -> str:
+    own = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if own is None or not path.is_absolute() or not path.is_relative_to(Path(own).absolute().parent):
+        return os.fspath(path)
+    return BESIDE + path.relative_to(Path(own).absolute().parent).as_posix()
 
 
 def _paths(value: Any, texts: bool) -> Iterator[str | PurePath]:

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -31,6 +32,16 @@ def fingerprint(population: Population) -> Fingerprint:
 
     A projection of x (N, ...) is sum_ij u_i x_ij v_j, with fixed u and v that are uniform on [-1, 1].
     """
+    if population not in _known:
+        _known[population] = _fingerprint(population)
+    return _known[population]
+
+
+_known: WeakKeyDictionary[Population, Fingerprint] = WeakKeyDictionary()
+"""A population never changes, and seconds of work go into one of many images."""
+
+
+def _fingerprint(population: Population) -> Fingerprint:
     tensors = {name: getattr(population, name) for name in ("x", "p", "y", "optimum")}
     known = {name: tensor.cpu() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
     whole = hashlib.sha256()

@@ -12,6 +12,7 @@ import pytest
 
 from kdsim import config, data_files
 from kdsim.config import ConfigError, decode, digest, encode
+from kdsim.study.loading import import_study_file
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,27 @@ def test_a_folder_stands_for_all_files_below(folder: Path) -> None:
     changed = digest(made)
     (folder / "data" / "deep" / "c.bin").rename(folder / "data" / "deep" / "e.bin")
     assert len({before, changed, digest(made)}) == 3
+
+
+def test_a_file_beside_its_class_has_a_name_that_moves_with_it(folder: Path) -> None:
+    text = """
+from dataclasses import dataclass
+from pathlib import Path
+
+@dataclass(frozen=True)
+class Own:
+    files = (Path(__file__).parent / "deep" / "noise.csv",)
+"""
+    digests = []
+    for name in ("here", "there"):
+        (folder / name / "deep").mkdir(parents=True)
+        (folder / name / "study.py").write_text(text)
+        (folder / name / "deep" / "noise.csv").write_text("1")
+        own = import_study_file(folder / name / "study.py").Own()
+        assert list(encode(own)[config.FILES]) == ["{beside}/deep/noise.csv"]
+        digests.append(digest(own))
+    (folder / "there" / "deep" / "noise.csv").write_text("2")
+    assert digests[0] == digests[1] != digest(own)
 
 
 def test_an_old_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdsim.config import FILES, ConfigError
-from kdsim.data_files import sha256_of
+from kdsim.data_files import BESIDE, sha256_of
 from kdsim.files import Damaged, Unreadable, is_temporary, read_checked
 from kdsim.sources import kdsim_digest
 from kdsim.study.cells import CELL_FILE, CELLS, SUPERSEDED, UNSIGNED, WEIGHTS_FILE, source_of
@@ -178,10 +178,11 @@ def changed_files(store: Store, digests: Iterable[str]) -> list[str]:
 
 
 def _files_of(encoded: Any) -> Iterator[tuple[str, str]]:
-    """Path and SHA-256 of all files of data that a stored configuration names."""
-    if isinstance(encoded, Mapping):
-        files = encoded.get(FILES)
-        yield from ((str(path), str(digest)) for path, digest in files.items()) if isinstance(files, Mapping) else ()
+    """Path and SHA-256 of all files of data that a stored configuration names, but for those beside a study file."""
+    files = encoded.get(FILES) if isinstance(encoded, Mapping) else None
+    if isinstance(files, Mapping):
+        pairs = ((str(path), str(digest)) for path, digest in files.items())
+        yield from (pair for pair in pairs if not pair[0].startswith(BESIDE))
     for part in encoded.values() if isinstance(encoded, Mapping) else encoded if isinstance(encoded, list) else ():
         yield from _files_of(part)
 
