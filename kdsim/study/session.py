@@ -244,14 +244,15 @@ class Session:
         plan = unfinished.read_plan(unfinished.plan_file(pack.digest))
         if plan is not None and _is_moved(plan, pack):
             self.note(f"{pack} had been begun on other data than the problem gives now: it starts over")
+            self._forget(pack)
             plan = None
-        if plan is None:
-            self._forget(pack)  # of a state without a plan nobody knows what it was reached on
         for number, block in enumerate(pack.blocks()):
             if unfinished.block_file(block.key).exists():
                 item.reached[number] = item.before[number] = block.replicas * pack.steps
                 continue
             state, item.spent[number] = unfinished.read_state(block.key, pack.choice.engine)
+            if plan is None:  # of a state without a plan nobody knows on which points it was reached
+                state, item.spent[number] = None, 0.0
             item.before[number] = item.reached[number] = state.step * block.replicas if state else 0
             item.tasks.append(Walk(pack, number, state, plan and plan.population))
         if not item.tasks:
