@@ -47,13 +47,16 @@ EVERYTHING = "*"
 """Stands for an import whose name is computed: any module beside the one that imports."""
 
 _CALLS = {"import_module", "__import__"}
+_RUNNERS = {"exec", "run_path", "run_module", "spec_from_file_location", "SourceFileLoader"}
+"""What runs a file of which no import tells."""
 
 
 def imports(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:
     """Dotted names of all modules that a source may import, at any depth: functions and conditions included.
 
     Blocks under `if TYPE_CHECKING:` are never run and do not count. Of `from a import b` both `a` and `a.b` come, since
-    `b` may be a module. An import whose name is computed gives `EVERYTHING`. What is no Python gives nothing.
+    `b` may be a module. An import whose name is computed gives `EVERYTHING`, and so does what runs a file without an
+    import, as `runpy.run_path` and `exec` do. What is no Python gives nothing.
 
     Args:
         source: the content of the file.
@@ -65,20 +68,34 @@ def imports(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # running it says what is wrong
         return
     package = module if is_package else module.rpartition(".")[0]
-    calls = set(_CALLS)
+    calls, runs_files = set(_CALLS), False
     for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             calls |= {alias.asname for alias in node.names if alias.name in _CALLS and alias.asname}
+            runs_files |= any(alias.name in _RUNNERS for alias in node.names)
             base = _absolute(node.module or "", package, node.level)
             if base:
                 yield base
             yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names if alias.name != "*")
-    if any(call.encode() in source for call in _CALLS):  # seldom, and a look at all expressions takes long
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and _name(node.func) in calls and node.args:
-                yield _called(node.args[0], package)
+    if runs_files:
+        yield EVERYTHING
+    if any(call.encode() in source for call in _CALLS | _RUNNERS):  # seldom, and a look at all expressions takes long
+        yield from _called_imports(tree, package, calls)
+
+
+def _called_imports(tree: ast.AST, package: str, calls: set[str]) -> Iterator[str]:
+    """What calls import, and `EVERYTHING` where that cannot be seen, as under another name of the function."""
+    seen: set[int] = set()
+    for node in ast.walk(tree):  # a call comes before the name that it calls
+        if isinstance(node, ast.Call) and _name(node.func) in calls:
+            seen.add(id(node.func))
+            yield from _called(node, package)
+        elif isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in seen:
+            name = _name(node)
+            if name in calls or (name in _RUNNERS and (name != "exec" or isinstance(node, ast.Name))):
+                yield EVERYTHING
 
 
 @lru_cache(maxsize=512)
@@ -100,12 +117,18 @@ def _statements(tree: ast.AST) -> Iterator[ast.AST]:
                 waiting.extend(inner)
 
 
-def _called(argument: ast.expr, package: str) -> str:
-    """What `import_module(argument)` imports."""
+def _called(call: ast.Call, package: str) -> Iterator[str]:
+    """What `import_module(name)` or `__import__(name, fromlist=...)` imports."""
+    named = {keyword.arg: keyword.value for keyword in call.keywords}
+    argument = call.args[0] if call.args else named.get("name")
     if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
-        return EVERYTHING
+        yield EVERYTHING
+        return
     name = argument.value.lstrip(".")
-    return _absolute(name, package, len(argument.value) - len(name))
+    base = _absolute(name, package, len(argument.value) - len(name))
+    yield base
+    if isinstance(parts := call.args[3] if len(call.args) > 3 else named.get("fromlist"), (ast.Tuple, ast.List)):
+        yield from (f"{base}.{part.value}" for part in parts.elts if isinstance(part, ast.Constant))
 
 
 def _absolute(name: str, package: str, level: int) -> str:
