@@ -18,7 +18,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path, PurePath
@@ -254,8 +254,10 @@ def source_digest(cls: type) -> str:
     """SHA-256 of all sources outside installed packages that a class stands on.
 
     These are the files of the class and of its bases, and everything that these import at any depth, inside functions
-    too (`kdsim.study_files`, `kdsim.sources`). Of a single file it is the file's own SHA-256. What was once imported is
-    not read again before it is reloaded: an edit counts when it is run.
+    too (`kdsim.study_files`, `kdsim.sources`). Of a single file it is the file's own SHA-256. Where another class of
+    its module, or one of its bases, has the same name in JSON, as a subclass that states none of its own has, the
+    class's name in Python counts as well. What was once imported is not read again before it is reloaded: an
+    edit counts when it is run.
 
     Raises:
         ConfigError: it has no source file.
@@ -279,9 +281,19 @@ def _source_digest(cls: type) -> tuple[Iterable[str], str]:
         found |= _standing_on(module)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(found.items())}
     names = [name.strip("/") for name in sums]
-    if len(sums) == 1:
+    if any(kind_of(other) == kind_of(cls) for other in _others(cls)):
+        sums[f"class {cls.__qualname__}"] = ""
+    elif len(sums) == 1:
         return names, next(iter(sums.values()))
     return names, hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()).hexdigest()
+
+
+def _others(cls: type) -> Iterator[type]:
+    """The other classes of its module, and its bases, but for kdsim's own."""
+    beside = getattr(sys.modules.get(cls.__module__), "__dict__", {}).values()
+    for other in (*beside, *cls.__mro__):
+        if isinstance(other, type) and other is not cls and not is_own(other):
+            yield other
 
 
 def _standing_on(module: str) -> dict[str, bytes]:
@@ -411,6 +423,32 @@ def digest(config: Any) -> str:
     """Hex SHA-256 (first 20 digits) of the whole configuration, defaults and schema version included."""
     text = json.dumps([SCHEMA_VERSION, encode(config)], sort_keys=True, allow_nan=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def require_told_apart(configs: Iterable[Any], what: str) -> None:
+    """Refuse configurations in which two classes have the same module and name, as those that a function makes.
+
+    Raises:
+        ConfigError: there are two; the message begins with `what`.
+    """
+    known: dict[tuple[str, str], type] = {}
+    for cls in {type(part) for config in configs for part in _parts(config)}:
+        if known.setdefault((cls.__module__, cls.__qualname__), cls) is not cls:
+            raise ConfigError(
+                f"{what}: there are several classes {cls.__qualname__}, which nobody can tell apart: what a function "
+                "makes a class of must be a field of the class"
+            )
+
+
+def _parts(config: Any) -> Iterator[Any]:
+    """The configuration and all configurations in it."""
+    if isinstance(config, (tuple, list)):
+        for item in config:
+            yield from _parts(item)
+    elif dataclasses.is_dataclass(config):
+        yield config
+        for name in config.__dataclass_fields__:
+            yield from _parts(getattr(config, name))
 
 
 def require_unchanged(config: Any, name: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tiny_study import Tiny
 
 from kdsim.cli_reproduce import _further_classes
-from kdsim.config import digest
+from kdsim.config import decode, digest, encode
 from kdsim.studies import STUDIES
 from kdsim.study.base import Cell
 from kdsim.study.stored_configs import KNOWN
@@ -107,3 +107,25 @@ class OneField:
     """One field of any type."""
 
     field: Any
+
+
+@dataclass(frozen=True)
+class Base(OneHot):
+    name: typing.ClassVar[str] = "base"
+
+
+@dataclass(frozen=True)
+class Unnamed(Base):
+    """It forgets to say how it is called."""
+
+
+@dataclass(frozen=True)
+class Copied(OneHot):
+    """Likewise, as a copy."""
+
+    name: typing.ClassVar[str] = "base"
+
+
+def test_classes_of_one_name_and_one_file_are_told_apart() -> None:
+    assert len({digest(cls()) for cls in (Base, Unnamed, Copied)}) == 3
+    assert decode(encode(Unnamed()), (Base, Unnamed, Copied)) == Unnamed()
