@@ -289,11 +289,15 @@ def _source_digest(cls: type) -> tuple[Iterable[str], str]:
 
 
 def _others(cls: type) -> Iterator[type]:
-    """The other classes of its module, and its bases, but for kdsim's own."""
+    """The other classes of its module, and its bases, but for kdsim's own; itself, reloaded, is none."""
     beside = getattr(sys.modules.get(cls.__module__), "__dict__", {}).values()
     for other in (*beside, *cls.__mro__):
-        if isinstance(other, type) and other is not cls and not is_own(other):
+        if isinstance(other, type) and _place(other) != _place(cls) and not is_own(other):
             yield other
+
+
+def _place(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
 
 
 def _standing_on(module: str) -> dict[str, bytes]:

@@ -329,6 +329,7 @@ def cells_of(study: Study) -> tuple[Cell, ...] | tuple[StudentTrainer | Teacher 
         if not isinstance(cell, kind):
             allowed = "all Cell, or all StudentTrainer, Teacher and Computation objects"
             raise ConfigError(f"study {study.name!r}: cells() must return {allowed}, it returned {config.shown(cell)}")
+    config.require_told_apart(cells, f"study {study.name!r}")
     return cells
 
 

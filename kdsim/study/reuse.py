@@ -96,10 +96,11 @@ def stored(
             info = store.check_cell(digest)
             store.row(study.name, digest, info)
         except Damaged as damage:
-            if not repair:
+            if repair:
+                note(store.set_aside(damage))
+            elif digest in cells:
                 raise
-            note(store.set_aside(damage))
-            continue
+            continue  # of a teacher's training alone: its student says so, and the others run
         if (before := info.get(POPULATION)) is not None:
             if (key := _data_key(cell)) not in made:
                 made[key] = _data_or_error(cell)

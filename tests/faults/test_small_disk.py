@@ -123,7 +123,8 @@ def test_a_disk_that_fills(disks: None, command: tuple[str, ...], places: set[st
 @pytest.mark.slow
 def test_a_disk_that_has_no_room_for_more_files(disks: None) -> None:
     met = in_child(fill, MANY, True)
-    assert {"results folder", "/cells/", "study folder", ""} <= met.keys(), met
+    # Not "study folder": that of work under way, which is gone by then, has left room for one.
+    assert {"results folder", "/cells/", "figure", ""} <= met.keys(), met
 
 
 def fill_ext4(image: Path) -> dict[str, int]:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from given import Given
-from tiny_study import SmallPool, Tiny
+from tiny_study import Halfway, SmallPool, Tiny
 
 from kdsim import sources
 from kdsim.cli import main
@@ -94,6 +94,25 @@ def test_other_points_are_not_reused() -> None:
     assert pd.read_parquet(kept / CURVES_FILE)["dist_sq_mean"].iloc[-1] != read_study(result.folder).curves[
         "dist_sq_mean"
     ].iloc[-1]  # fmt: skip
+
+
+def test_classes_that_a_function_makes_are_refused_if_there_are_several() -> None:
+    """They have one name and one source, hence one digest."""
+
+    def make(weight: float) -> Halfway:
+        @dataclass(frozen=True)
+        class Made(Halfway):
+            name: ClassVar[str] = "made"
+
+            def mean(self, p: torch.Tensor) -> torch.Tensor:
+                return p * weight / weight
+
+        return Made()
+
+    one, other = make(0.5), make(1.0)
+    with pytest.raises(ConfigError, match=r"there are several classes .*Made, which nobody can tell apart"):
+        run(replace(ONE, supervisions=(one, other)))
+    assert run(replace(ONE, supervisions=(one, replace(one, weight=0.25))))[0].failures == []
 
 
 def test_points_that_rounding_tells_apart_are_reused(monkeypatch: pytest.MonkeyPatch) -> None:
