@@ -5,6 +5,8 @@ out the slow tests also gets fewer generated examples of each property; CI runs 
 """
 
 import os
+import sys
+from pathlib import Path
 
 import kernels
 import pytest
@@ -14,12 +16,16 @@ from hypothesis import HealthCheck, settings
 
 COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("kdsim", **COMMON, max_examples=50)
-settings.register_profile("quick", **COMMON, max_examples=20)
+settings.register_profile("quick", **COMMON, max_examples=10)
 settings.load_profile("kdsim")
 tiny_network.register()
 kernels.share()
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+if sys.dont_write_bytecode:  # each process that a test starts would compile all of kdsim again: keep it out of the tree
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
 def pytest_configure(config: pytest.Config) -> None:

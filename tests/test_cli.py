@@ -52,6 +52,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 # What works -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_study_json(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """What the process prints, by other libraries as well, is the JSON object alone."""
     got = run_json(capfd, "run-study", *SWEEP)
@@ -88,6 +89,7 @@ def test_run_study_for_people(here: Path, capsys: pytest.CaptureFixture[str], mo
     assert "nothing to simulate" in captured.out
 
 
+@pytest.mark.slow
 def test_results_by_name_file_and_folder(tiny_run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     by_file = run_json(capsys, "results", TINY)
     for target in ("tiny", str(tiny_run), str(tiny_run.parent)):
@@ -100,6 +102,7 @@ def test_results_by_name_file_and_folder(tiny_run: Path, here: Path, capsys: pyt
     assert "halfway" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_results_need_no_study_file(tiny_run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = here / "mine.py"
     source.write_text(Path(TINY).read_text().replace('"tiny"', '"mine"'))
@@ -113,6 +116,7 @@ def test_results_need_no_study_file(tiny_run: Path, here: Path, capsys: pytest.C
     assert run_json(capsys, "results", stored["results"])["rows"] == stored["rows"]
 
 
+@pytest.mark.slow
 def test_a_study_file_runs_only_if_it_is_named(tiny_run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A results folder may come from somebody else, together with a Python file and its right digest."""
     source = here / "theirs.py"
@@ -140,6 +144,7 @@ def test_figure_by_folder(tiny_run: Path, capsys: pytest.CaptureFixture[str]) ->
     assert files == [str(tiny_run / "tiny.pdf"), str(tiny_run / "tiny.svg")]
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_leaves_the_results(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = here / "mine.py"
     source.write_text(Path(TINY).read_text().replace("    figure = Figure()", "    raise OSError('no\\nink')"))
@@ -150,6 +155,7 @@ def test_a_figure_that_fails_leaves_the_results(here: Path, capsys: pytest.Captu
     assert got["figures"] == [] and len(got["rows"]) == 3
 
 
+@pytest.mark.slow
 def test_predict_agrees_with_what_run_study_stores(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     predicted = run_json(capsys, "predict", TINY)
     stored = run_json(capsys, "results", TINY)
@@ -293,6 +299,7 @@ def test_bad_input_is_one_line(
     assert sorted(path.name for path in here.iterdir()) == ["in-the-way", "wrong.py"]
 
 
+@pytest.mark.slow
 def test_another_schema_is_refused(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tiny_run / "study.json"
     file.write_text(file.read_text().replace(f'"schema": {STORE_VERSION}', '"schema": 0'))
@@ -302,6 +309,7 @@ def test_another_schema_is_refused(tiny_run: Path, capsys: pytest.CaptureFixture
         assert err.count("\n") == 1 and str(file) in err and "schema version 0" in err
 
 
+@pytest.mark.slow
 def test_a_damaged_cell_is_one_line(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = next(Path("results/cells").glob("*/cell.json"))
     damaged.write_text(damaged.read_text()[:100])
@@ -311,6 +319,7 @@ def test_a_damaged_cell_is_one_line(tiny_run: Path, capsys: pytest.CaptureFixtur
         assert err.count("\n") == 1 and str(damaged.parent) in err and "delete it" in err
 
 
+@pytest.mark.slow
 def test_a_pack_that_fails_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = here / "mine.py"
     source.write_text(Path(TINY).read_text().replace("        q = OneHot()", "        q = NoSuchName()"))
@@ -376,6 +385,7 @@ def test_an_error_of_kdsim_itself_is_one_line_and_code_1(
     assert captured.out == "" and captured.err.count("\n") == 1 and "RuntimeError: a bug (" in captured.err
 
 
+@pytest.mark.slow
 def test_a_study_without_figure_and_summary(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = here / "mine.py"
     lines = Path(TINY).read_text().splitlines(keepends=True)
@@ -389,6 +399,7 @@ def test_a_study_without_figure_and_summary(here: Path, capsys: pytest.CaptureFi
         assert "study 'tiny' has no figure" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_study_of_the_guide_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     guide = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
     (here / "my_study.py").write_text(guide.split("```python\n# my_study.py\n")[1].split("```")[0])
@@ -469,6 +480,7 @@ NETWORK_OPTIONS = {
 """Options of `train` and `distill`, and the keys that they stand for."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "given", "more"),
     [
@@ -539,6 +551,7 @@ def test_the_data_folder_is_where_the_option_says(monkeypatch: pytest.MonkeyPatc
 # Processes ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_usage_errors_and_help_import_no_torch() -> None:
     process = subprocess.run([*KDSIM, "run-stdy"], capture_output=True, text=True, check=False)
     assert (process.returncode, process.stdout, process.stderr.count("\n")) == (2, "", 1)

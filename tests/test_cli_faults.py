@@ -170,6 +170,7 @@ def test_a_standard_error_that_takes_nothing(
     assert capsys.readouterr().out == ""  # print(file=None) would have written it there
 
 
+@pytest.mark.slow
 def test_closed_streams() -> None:
     """Of a process: with them closed, the next files that it opens get their numbers."""
     code = "import os, sys; {}; os.execv(sys.executable, [sys.executable, '-m', 'kdsim.cli', {!r}])"
@@ -265,6 +266,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", PATHS, ids=" ".join)
 def test_paths_that_no_file_has(here: Path, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     for path, words in (
@@ -295,6 +297,7 @@ def test_kdsim_data_is_a_path_too(
     assert "KDSIM_DATA = 'a\\nb' is not allowed" in refused(capsys, "run-study", TINY)
 
 
+@pytest.mark.slow
 def test_a_study_that_goes_elsewhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At its import and in its cells: results, figures and the caller stay where they were. In a folder of bytes."""
     folder = here / os.fsdecode(b"caf\xe9 ~")
@@ -317,6 +320,7 @@ def test_a_study_that_goes_elsewhere(here: Path, capsys: pytest.CaptureFixture[s
     assert {path.name for path in folder.iterdir()} == {"mine.py", "results"}
 
 
+@pytest.mark.slow
 def test_links_in_a_results_folder_are_not_written_through(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run-study", TINY, "--set", "steps=50", "--json"]) == 0
     folder = Path(json.loads(capsys.readouterr().out)["results"])
@@ -346,6 +350,7 @@ def test_a_folder_without_permission(here: Path, monkeypatch: pytest.MonkeyPatch
 # Study files --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_study_files_that_are_no_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo("pipe.py")
     Path("folder.py").mkdir()

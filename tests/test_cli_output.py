@@ -101,6 +101,7 @@ def loud(place: str) -> str:
     )
 
 
+@pytest.mark.slow
 def test_json_is_one_object_whatever_a_study_file_prints(tmp_path: Path) -> None:
     """At import, in cells(), in a noise model, in its figure: by print, a file descriptor, a process."""
     source = TINY.read_text()

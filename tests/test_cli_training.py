@@ -31,6 +31,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("KDSIM_DATA", raising=False)
 
 
+@pytest.mark.slow
 def test_train_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "resnet8", *SIZES, *SHORT, "--supervision=exact", "--json"]) == 0
     out = json.loads(capsys.readouterr().out)
@@ -97,6 +98,7 @@ def test_bad_input_is_one_line(command: list[str], words: tuple[str, ...], capsy
     assert all(word in captured.err for word in words), captured.err
 
 
+@pytest.mark.slow
 def test_show_study_says_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--set=data=known-images", *(f"--set=data.problem.{text}" for text in IMAGES)]
     assert main(["show-study", "distill", f"--set=teacher={TINY}", f"--set=student={TINY}", *sizes]) == 0

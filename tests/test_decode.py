@@ -112,6 +112,7 @@ def values(hint: Any) -> st.SearchStrategy[Any] | None:
     return None
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_values_come_back(data: st.DataObject) -> None:
     contract, value = data.draw(st.sampled_from(defaults()))

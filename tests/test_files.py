@@ -61,6 +61,7 @@ def test_two_may_write_at_a_time(tmp_path: Path, foreign: Path) -> None:
         assert temporary.exists() and foreign.exists()
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_holds_nothing(tmp_path: Path) -> None:
     code = "import os, sys; from pathlib import Path; from kdsim.files import temporary_beside\n"
     code += "with temporary_beside(Path(sys.argv[1])) as file: file.write_text('half'); os.kill(os.getpid(), 9)"

@@ -37,6 +37,7 @@ def test_rounding_makes_no_other_population() -> None:
     assert rounded["sha256"] != fingerprint(base)["sha256"] and same(rounded, fingerprint(base))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["x", "p", "y", "optimum"]), st.integers(0, 2), st.integers(0, 2**31))
 def test_a_changed_entry_does(name: str, row: int, seed: int) -> None:
     base = population(seed)

@@ -106,6 +106,7 @@ def _subclasses(cls: type) -> set[type]:
     return {cls}.union(*map(_subclasses, cls.__subclasses__()))
 
 
+@pytest.mark.slow
 def test_all_that_computes_counts(computing: set[str]) -> None:
     """Every class of kdsim that may be part of a stored configuration, and every engine, kernel and formula."""
     classes = {*KNOWN, *(c for contract in (*CONTRACTS, Computation) for c in _subclasses(contract))}
@@ -148,6 +149,7 @@ def test_docstrings_do_not_count() -> None:
     assert sources.without_docstrings(b'x = """A."""\n') != sources.without_docstrings(b'x = """B."""\n')
 
 
+@pytest.mark.slow
 def test_the_digest_changes_with_an_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computing: set[str]) -> None:
     edited, digest = tmp_path / "edited.py", sources.kdsim_digest.__wrapped__
     before, locate = digest(), sources.locate_own

@@ -253,6 +253,7 @@ def test_successive_positions_are_uncorrelated():
     assert stats.chisquare(counts).pvalue > P_VALUE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [5, 7, 12, 20])
 def test_permutations_of_small_pools_are_uniform_over_ordered_pairs(size):
     """First two points of 40,000 permutations: chi-square over all ordered pairs, 5 sigma of its own spread."""

@@ -93,6 +93,7 @@ def test_axes_vary_one_setting() -> None:
 # Contenders -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", OURS)
 def test_a_paced_run_counts_what_it_walks(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_fused, "CHUNK_VISITS", 1 << 12)

@@ -90,6 +90,7 @@ def test_writes_its_report_and_reuses_what_is_stored(
     assert "computed by another source of kdsim: run again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_cifar_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     data = Cifar10(few_shot=0.03, validation=0.01)
     study = TeacherKinds(data=data, recipes=("crd",), pairs=("resnet8 to resnet8",), replicas=2)
@@ -173,6 +174,7 @@ def test_three_claims_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert entries["double-step"]["parts"][1]["interval"][1] < 1
 
 
+@pytest.mark.slow
 def test_quick_convex_studies_are_small() -> None:
     """Rows on convex students take seconds at some 3 million replica-steps a second."""
     for make in (convex.noise_sweep, convex.step_sizes):

@@ -75,6 +75,7 @@ def test_propositions_on_generated_cases(student: str) -> None:
     assert Propositions(student, 8, 2).compute().measurement != values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", STUDENTS)
 def test_noise_formulas_on_generated_cases(student: str) -> None:
     for supervision in ("one-hot", "independent"):

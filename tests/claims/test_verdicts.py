@@ -59,6 +59,7 @@ def test_every_direction(mean: float, claimed: dict[str, float], expected: str) 
     assert decision(part(mean, **claimed)) == expected
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=30).filter(lambda v: max(v) - min(v) > 1e-6), st.floats(-1, 1))
 def test_two_sided_p_is_that_of_the_t_test(values: list[float], boundary: float) -> None:
     """With one end p is Student's two-sided p-value, and the decision follows the interval."""

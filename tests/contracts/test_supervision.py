@@ -214,6 +214,7 @@ def test_logit_gaussian_quadrature_agrees_with_gauss_hermite(scale):
     assert (supervision.covariance(p)[:, 0, 0] - variance).abs().max() < limit
 
 
+@pytest.mark.slow
 def test_logit_gaussian_moments_do_not_depend_on_the_chunks():
     p = random_bcp(1, 300, classes=4)[0]
     supervision = LogitGaussian(1.0)

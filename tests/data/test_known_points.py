@@ -43,6 +43,7 @@ def rows(table: torch.Tensor) -> list[bytes]:
 
 @pytest.mark.parametrize("source", CASES, ids=lambda source: source.problem.name)
 class TestContract:
+    @pytest.mark.slow
     def test_shapes_and_types(self, source):
         pools = source.pools(0)
         for part in PARTS:
@@ -72,6 +73,7 @@ class TestContract:
         for seed in (-1, 0.5, True):
             assert "seed" in refusal(source.pools, seed)
 
+    @pytest.mark.slow
     def test_pools_are_copies(self, source):
         first = source.pools(5)
         expected = [getattr(first, part).x.clone() for part in PARTS]
@@ -141,6 +143,7 @@ def test_refusals():
     assert KnownPoints(OnlyOnes()).classes == 2
 
 
+@pytest.mark.slow
 def test_pools_that_mix_or_break_are_refused():
     good, images = CASES[0].pools(0), KnownImages(Images(classes=4, samples=20, validation_samples=5, test_samples=5))
     for change, text in (

@@ -188,6 +188,7 @@ def test_pools_that_break_the_contract_are_refused():
 # Which images -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_known_images_are_the_problems():
     pools, split = KnownImages(SMALL).pools(3), SMALL.split(3)
     assert all(same(getattr(pools, part), getattr(split, part)) for part in PARTS)

@@ -85,6 +85,7 @@ def test_long_tail_profile():
         assert ((exact - sizes > -1e-6) & (exact - sizes < 1)).all()
 
 
+@pytest.mark.slow
 @given(st.integers(2, 6), st.integers(2, 40), st.floats(0.05, 0.95), st.integers(0, 2**40))
 @settings(max_examples=40)
 def test_validation_split_is_disjoint_complete_and_stratified(classes, each, fraction, seed):
@@ -99,6 +100,7 @@ def test_validation_split_is_disjoint_complete_and_stratified(classes, each, fra
     assert labels[held_out].bincount().tolist() == [out] * classes
 
 
+@pytest.mark.slow
 def test_every_image_is_as_likely_as_any_other_of_its_class():
     labels = shuffled_labels(classes=2, each=20)
     chosen = torch.zeros(40)

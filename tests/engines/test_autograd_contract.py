@@ -45,6 +45,7 @@ def test_linear_students_walk_the_same_path(student, population, batch_size):
     torch.testing.assert_close(ours.curves["excess_risk"], theirs.curves["excess_risk"], atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("student", "population"), NETWORKS, ids=lambda value: getattr(value, "name", ""))
 def test_networks_match_a_plain_loop(student, population):
     """One replica, one step after the other, gradient by torch.autograd."""
@@ -68,6 +69,7 @@ def test_networks_match_a_plain_loop(student, population):
         torch.testing.assert_close(record.curves["bcp_l2"][-1, row], l2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("student", "population"), NETWORKS, ids=lambda value: getattr(value, "name", ""))
 def test_networks_resume_bit_identically_in_any_packing(student, population, monkeypatch):
     monkeypatch.setattr("kdsim.engines.autograd.CHUNK_VISITS", {"cpu": 40})
@@ -94,6 +96,7 @@ def test_starts_depend_on_seed_and_replica_alone():
     assert not torch.equal(first[0], first[1])
 
 
+@pytest.mark.slow
 def test_the_factored_student_reaches_its_solution_under_exact_bcp():
     record, _ = run(
         "autograd", FactoredLeastSquares(), SIMPLEX, [Lane(Exact(), 0.3, 3, 8)], SGD(6_000, dtype="float64")

@@ -67,6 +67,7 @@ class Doubled(MLP):
         return 2 * super().outputs(parameters, x)
 
 
+@pytest.mark.slow
 def test_a_class_with_outputs_of_its_own_does_not_inherit_a_gradient_by_hand():
     parameters, x, q, rate = batch(Doubled((6,)), POOL, 2)
     into = torch.zeros_like(parameters)
@@ -112,6 +113,7 @@ def test_two_thousand_steps_by_hand_and_by_vmap(student, population, monkeypatch
     assert not torch.equal(by_hand.error, by_vmap.error)  # they are two ways
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("student", "population"), [STUDENTS[1], STUDENTS[3]], ids=["MLP", "FactoredLeastSquares"])
 def test_packing_and_threads_change_nothing(student, population, threads, monkeypatch):

@@ -68,6 +68,7 @@ def torch_path(student, population, lane: Lane, sgd: SGD, name: str, arguments: 
     return torch.stack(final)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "name", "arguments"), SETTINGS, ids=lambda value: value if isinstance(value, str) else ""
 )

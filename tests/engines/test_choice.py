@@ -91,6 +91,7 @@ def test_where_nothing_can_be_compiled_torch_takes_over_and_one_line_says_so(mon
         choose("cpu_fused")
 
 
+@pytest.mark.slow
 def test_no_kernel_is_needed_to_import_the_engines():
     script = (
         "from kdsim.engines.fused import mlp_steps, walk; from kdsim.engines import ENGINES\n"
@@ -106,6 +107,7 @@ def test_preferences_name_engines_and_end_with_the_one_that_runs_all():
         assert set(names) <= set(ENGINES) and names[-1] == "autograd"
 
 
+@pytest.mark.slow
 def test_cells_are_run_by_the_engine_that_can_and_say_so(tmp_path):
     result = runner.run(Tiny(engine="auto"), tmp_path)
     assert [row["engine"] for row in result.rows] == ["cpu_fused", "cpu_fused", "torch"]

@@ -28,6 +28,7 @@ def run(student, sgd, lanes=LANES, recording=None, **more):
     return Autograd().run(student, POOL, lanes, sgd, recording, reference=reference, anchor=anchor, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "sgd"),
     [
@@ -51,6 +52,7 @@ def test_walks_the_path_of_the_batched_tensors(student, sgd, monkeypatch):
     assert not torch.equal(state.error, slow.error)  # they are two ways
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_blocks_threads_neighbours_and_recorded_steps_change_no_bit(dtype, monkeypatch):
     student, sgd = MLP((37, 20), "relu"), replace(MOMENTUM, dtype=dtype)

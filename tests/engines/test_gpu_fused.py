@@ -127,6 +127,7 @@ def test_words_are_those_of_the_torch_generator():
     assert torch.equal(out.cpu(), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [7, 50, 1009])
 def test_permutations_are_those_of_the_torch_generator(size):
     """Small sizes walk through the domain several times; visits lie in many epochs."""
@@ -242,6 +243,7 @@ def test_the_torch_engine_can_continue_a_state(monkeypatch):
     assert_agree(ours, theirs, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_everything_recorded_in_the_tail():
     """Mean error and directions need the whole error at every sample."""
     directions = torch.linalg.qr(torch.randn(15, 2, dtype=torch.float64)).Q.T.reshape(2, 3, 5)
@@ -252,6 +254,7 @@ def test_everything_recorded_in_the_tail():
     torch.testing.assert_close(ours.along, theirs.along, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_divergence_is_recorded_and_stays_with_its_replica():
     lanes = [Lane(OneHot(), 1e4, 7, 1), Lane(OneHot(), 0.05, 7, 1)]
     sgd, recording = SGD(24), Recording(checkpoints=2, tail_fraction=0.9, tail_stride=1)

@@ -76,6 +76,7 @@ def called(kernel) -> tuple[float, bool, list[str]]:
 # The sources ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_kernel_is_kept_until_a_source_that_it_inlines_changes(pair):
     assert called(pair.load())[:2] == (103, False)
     assert called(pair.load())[:2] == (103, True)
@@ -88,6 +89,7 @@ def test_a_kernel_is_kept_until_a_source_that_it_inlines_changes(pair):
     assert called(pair.load())[:2] == (103, True)  # back to what was there: it is still kept
 
 
+@pytest.mark.slow
 def test_old_kernels_are_removed(pair):
     for number in range(KEPT + 3):
         pair.write("numbers", f"SHIFT = {number}\n")
@@ -122,6 +124,7 @@ def test_the_kernels_stand_on_what_they_inline_and_on_nothing_that_computes_else
 # Faults of the cache ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -144,6 +147,7 @@ def test_a_spoiled_kernel_is_compiled_again_and_named(pair, fault, words):
     assert called(pair.load()) == (103, True, [])  # it was replaced
 
 
+@pytest.mark.slow
 def test_a_kernel_that_cannot_be_read_is_compiled_again_and_named(pair):
     called(pair.load())
     (file,) = pair.files()
@@ -179,6 +183,7 @@ def no_home(monkeypatch, tmp_path, pair):
     monkeypatch.setattr(os.path, "expanduser", lambda text: text)  # of a user without home and without entry
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "why"),
     [

@@ -76,6 +76,7 @@ def test_two_thousand_steps(engine, name):
     assert_same(run(engine, student, population, lanes, sgd), run("torch", student, population, lanes, sgd))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDENTS)
 @pytest.mark.parametrize("visits", VISITS, ids=lambda v: ", ".join(f"{k} {x}" for k, x in v.items()) or "one")
 def test_cpu_fused(name, visits):
@@ -85,6 +86,7 @@ def test_cpu_fused(name, visits):
     assert_same(run("cpu_fused", student, population, lanes, sgd), run("torch", student, population, lanes, sgd))
 
 
+@pytest.mark.slow
 def test_packing_and_threads_change_nothing(monkeypatch):
     """Bit for bit: alone, with others, in other shards, on one thread or more, with a long seed and a late start."""
     student, sgd = SoftmaxRegression(0.1, "centred"), SGD(300, 3, dtype="float32")
@@ -159,6 +161,7 @@ def test_float32_floors_of_exact_bcp_reach_rounding():
     assert (record.tail_mean < 1e-11 * record.curves["dist_sq"][0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [Digits(), GaussianMixture(classes=12, dimension=40, samples=5_000)])
 def test_float32_paths_stay_close(problem):
     """Many classes, wide rows, a pool beyond the near cache: to float32's rounding over 200 steps."""

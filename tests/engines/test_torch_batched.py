@@ -95,6 +95,7 @@ def test_paired_streams():
     torch.testing.assert_close(state.error[:4], state.error[4:], atol=1e-12, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("targets", ["fresh", "frozen"])
 def test_resume_is_bit_identical(threads, targets):
@@ -150,6 +151,7 @@ def test_float32_agrees_with_float64_early():
     torch.testing.assert_close(single.error.double(), double.error, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_float32_reaches_far_below_its_own_resolution_of_theta():
     """Exact BCP goes on falling where theta itself would stop at rounding."""
     record, _ = run([Lane(Exact(), 0.1, 7, 4)], SGD(4_000))
@@ -246,6 +248,7 @@ def test_training_sets():
                 assert (drawn == drawn[0]).all()
 
 
+@pytest.mark.slow
 def test_mean_error_and_directions():
     """Tail averages of the whole error vector and of its projections, against a run recorded step by step."""
     directions = torch.linalg.qr(torch.randn(15, 2, dtype=torch.float64)).Q.T.reshape(2, 3, 5)

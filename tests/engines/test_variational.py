@@ -164,6 +164,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "step_size"), RUNS)
 def test_posterior_of_a_linear_model(rule, step_size):
     """Mean within 1 % of a std and std within 1 %, averages over 200 replicas and the last third of 3,000 steps.

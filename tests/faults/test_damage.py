@@ -351,6 +351,7 @@ NO_MEMORY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", NO_MEMORY)
 def test_a_pack_without_memory_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     study, prepare = FaultSimulations("torch", steps=40, replicas=4, seeds=(0, 1, 2)), packs.Pack.prepare
@@ -371,6 +372,7 @@ def test_a_pack_without_memory_leaves_the_others(tmp_path: Path, monkeypatch: py
     assert len(runner.run(study, tmp_path).rows) == 9
 
 
+@pytest.mark.slow
 def test_a_computation_without_memory_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(self: Squares) -> Computed:
         raise MemoryError

@@ -41,6 +41,7 @@ def prediction(kind, student, supervision, **settings):
 # One class ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINE_CASES)
 @pytest.mark.parametrize("supervision", [kind() for kind in SUPERVISIONS], ids=lambda s: s.name)
 def test_one_class_is_certain(supervision, engine):
@@ -64,6 +65,7 @@ def test_one_class_has_no_other_class_to_be_taken_for(supervision):
     assert supervision.nu(p) == 0
 
 
+@pytest.mark.slow
 def test_one_class_of_a_network():
     row = only_row(cell("one-class", MLP((3,)), engine="autograd"))
     assert row["excess_risk_floor"] == row["L_estimate"] == row["sigma_star_sq_estimate"] == 0
@@ -165,6 +167,7 @@ def test_copies_are_weights():
 # Features without information -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINE_CASES)
 def test_a_feature_that_is_zero_changes_nothing(engine):
     """Its column of theta never moves: the floor, the risk and all predictions are those without it."""
@@ -199,6 +202,7 @@ def test_inputs_that_are_all_zero(student, engine):
 # Classes of probability zero ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINE_CASES)
 def test_a_class_of_probability_zero_is_never_taught(engine):
     """Its row of theta stays 0 under least squares: the floor is that of the other classes."""
@@ -219,6 +223,7 @@ def test_a_class_of_probability_zero_has_no_softmax_optimum_without_a_ridge():
     assert only_row(cell("zero-class", RIDGE))["floor"] > 0
 
 
+@pytest.mark.slow
 def test_certain_classes_have_no_noise():
     for supervision in (OneHot(), Annotators(2.0), TwoPoint(1.0), Dirichlet(1.0)):
         assert only_row(cell("vertices", RIDGE, supervision))["nu"] == 0
@@ -229,6 +234,7 @@ def test_certain_classes_have_no_noise():
 # Rounding ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rounding_of_class_probabilities_is_accepted():
     """-1e-17 is zero; rows that sum to one to 6e-8 (float32) are as the user has them."""
     assert torch.equal(POOLS["negative-by-rounding"]().p, POOLS["with-a-zero"]().p)
@@ -276,6 +282,7 @@ def test_a_training_set_of_one_point(index):
     assert torch.allclose(*(path.curves["dist_sq"] for path in paths), rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINE_CASES)
 @pytest.mark.parametrize("sgd", [SGD(9, 100), SGD(9, 100, "permutation"), SGD(9, 100, targets="frozen"),
                                  SGD(9, 100, "permutation", "frozen", training_set=2)], ids=str)  # fmt: skip

@@ -201,6 +201,7 @@ def test_stopped_at_each_step_in_turn(tmp_path: Path, number: signal.Signals) ->
     assert stored(tmp_path / "out") == stored(tmp_path / "undisturbed") and not leftovers(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_two_interrupts_end_it_at_once(tmp_path: Path) -> None:
     study = FaultSimulations("torch", steps=2500, seeds=(0,))
 

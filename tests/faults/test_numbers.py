@@ -103,6 +103,7 @@ def test_the_gpu_engine_refuses_the_same():
         assert REFUSED[kind] in said
 
 
+@pytest.mark.slow
 @given(
     x=st.lists(st.lists(st.floats(), min_size=2, max_size=2).map(tuple), min_size=1, max_size=4).map(tuple),
     p=st.sampled_from([(1.0, 0.0), (0.5, 0.5), (0.2, 0.8), (1 + 1e-9, -1e-13), (1 - 5e-7, 0.0), (math.nan, 1.0)]),
@@ -153,6 +154,7 @@ def test_theory_alone_refuses_a_step_size_as_well():
             predict(RIDGE, POOLS["sound"](), OneHot(), step_size, 1, [1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINE_CASES)
 @pytest.mark.parametrize("step_size", [1e-150, 1e-39, 1e-30])
 def test_a_step_size_too_small_to_move(engine, step_size):
@@ -210,6 +212,7 @@ def test_a_huge_ridge_with_a_step_size_to_match(engine):
     assert row["floor"] == pytest.approx(start * sum(tail) / len(tail), rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINE_CASES)
 def test_a_tiny_ridge_is_none(engine):
     without, tiny = (only_row(cell(student=SoftmaxRegression(*r), engine=engine)) for r in ((), (1e-300, "centred")))
@@ -369,6 +372,7 @@ QUICK = ("cross-entropy", "logit-mse", "dkd")
 """Losses that are tried where the slow tests are left out."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss",
     [pytest.param(kind, marks=[] if kind.name in QUICK else pytest.mark.slow) for kind in DISTILLATION_LOSSES],
@@ -390,6 +394,7 @@ def test_losses_at_classes_of_probability_zero(kind, loss):
             assert row["test_loss"] >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", [1e-12, 0.1])
 def test_targets_off_the_simplex_are_no_targets_of_a_network(variance):
     """Even where the first batch has none below zero: a later one would, and would look like divergence."""
@@ -400,6 +405,7 @@ def test_targets_off_the_simplex_are_no_targets_of_a_network(variance):
     assert only_row(training(loss=LabelCrossEntropy(), supervision=Independent(variance)))["diverged"] == 0
 
 
+@pytest.mark.slow
 def test_trainings_on_hardly_any_points():
     """A batch larger than the pool visits its points again and again."""
     for settings in ({"batch_size": 100}, {"held_out": (1, 4)}, {"replicas": 1}, {"evaluations": 1000}):
@@ -422,6 +428,7 @@ def test_a_training_that_diverges_has_no_scores():
 # What the user sees -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_line_says_one_line(tmp_path, capsys):
     file = str(Path(__file__).with_name("faulty_study.py"))
     for kind, said in (("nan", REFUSED["nan"]), ("nothing", REFUSED["nothing"]), ("no-p", REFUSED["no-p"])):
@@ -433,6 +440,7 @@ def test_the_command_line_says_one_line(tmp_path, capsys):
         assert "Traceback" not in printed.err + printed.out
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_divergence(tmp_path, capsys):
     """Exit code 0; the table counts the replicas and has a dash where there is no number."""
     file = str(Path(__file__).with_name("faulty_study.py"))

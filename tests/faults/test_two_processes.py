@@ -102,6 +102,7 @@ def test_without_locks_both_are_right(tmp_path: Path, study: Study) -> None:
     assert stored(tmp_path / "out") == expected
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_has_stored_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process stores all cells, and forgets the blocks, while this one is at its last block."""
     from kdsim.study.local import Local

@@ -47,6 +47,7 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_settings_of_the_user_change_nothing(hostile: None) -> None:
     seen = picture()
     with mpl.rc_context({key: mpl.rcParamsDefault[key] for key in HOSTILE}):

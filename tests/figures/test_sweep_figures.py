@@ -94,6 +94,7 @@ def test_dimension_sweep() -> None:
                 shows_line(ax, None, own[names[key]], y, color=looks[name].color, line=looks[label].line)
 
 
+@pytest.mark.slow
 def test_bias_sweep() -> None:
     levels = {"temperature": (0.5, 2.0, 4.0), "label-smoothing": (0.1, 0.2), "logit-gaussian": (0.5, 1.0),
               "confusion": (0.1, 0.2)}  # fmt: skip
@@ -157,6 +158,7 @@ def test_an_interval_that_contains_zero_is_its_upper_end() -> None:
         assert not [points for each, points in bars(ax) if each.color == looks[label].color and len(points)]
 
 
+@pytest.mark.slow
 def test_step_size_sweep() -> None:
     sizes = (0.01, 0.02, 0.04)
     cells = [{"supervision": "exact", "nu": 0.0, "step_size": size, "exact_floor": None} for size in sizes]
@@ -199,6 +201,7 @@ def test_step_size_sweep() -> None:
     shows_bars(check, own_look, held, "nu", "floor", scale=0.25)
 
 
+@pytest.mark.slow
 def test_batch_sweep() -> None:
     cells = [{"supervision": name, "nu": nu, "step_size": size, "batch_size": batch}
              for name, nu in (("exact", 0.0), ("one-hot", 0.1), ("dirichlet", 0.05))
@@ -285,6 +288,7 @@ def test_frozen_labels() -> None:
         shows_line(panel(figure, "(d)"), None, [0, 1], [level, level], color=looks[name].color, line=limit.line)
 
 
+@pytest.mark.slow
 def test_nonconvex_sweep() -> None:
     cells = [{"student": student, "supervision": name, "nu": nu, "step_size": size, "stationary": size < 0.3}
              for student in ("factored-least-squares", "mlp")
@@ -311,6 +315,7 @@ def test_nonconvex_sweep() -> None:
         shows_line(figure.axes[1], None, [place, place], [0, 1], color=looks[label].color, line=":")
 
 
+@pytest.mark.slow
 def test_pl_sweep() -> None:
     ranks = (("full rank", {"problem.samples": 64, "problem.dimension": 4, "problem.rank": None}),
              ("rank-deficient", {"problem.samples": 64, "problem.dimension": 4, "problem.rank": 2}),

@@ -51,6 +51,7 @@ def hold(surface: tuple[ModuleType, Any], random: Random) -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surface", [name for name in SURFACES if name not in SLOWER], indirect=True)
 @settings(max_examples=QUICK, suppress_health_check=list(HealthCheck))
 @given(random=st.randoms(use_true_random=False))
@@ -75,6 +76,7 @@ def box(tmp_path: Path) -> Box:
     return box
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "fault"),
     [

@@ -95,6 +95,7 @@ def test_a_constant_column_has_no_correlation() -> None:
     assert all(map(math.isnan, (found.rho, found.low, found.high)))
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say() -> None:
     """200 samples of 60 correlated pairs: the interval covers the true rho; 95 % less what a bootstrap lacks, z 4."""
     correlation = 0.5

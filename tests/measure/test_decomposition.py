@@ -67,6 +67,7 @@ def _samples(mean: float, seed: int, count: int = 12, repeats: int = 2_000) -> t
     return noise + mean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", [0.0, 0.3, 2.0])
 def test_squared_norm_of_a_mean_is_unbiased_and_covered(mean):
     """2,000 samples of 12: the mean within 4 standard errors, coverage at least 92 %. |mean|^2 is 5/12 too large."""

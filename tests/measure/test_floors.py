@@ -83,6 +83,7 @@ def test_replicas_that_agree_exactly_still_drift():
     assert measure(_record(torch.full((4,), 2.0), torch.full((4,), 2.0))).stationary is True
 
 
+@pytest.mark.slow
 def test_the_drift_limit_is_as_rare_with_few_replicas():
     """False alarms of steady floors with 6 replicas: 6e-5 as at 4 sigma, so none in 2,000 (1 % with z = 4)."""
     noise = _noise(5, 24_000).view(2_000, 2, 6)

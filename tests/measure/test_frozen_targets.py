@@ -40,6 +40,7 @@ def test_minimisers_are_those_of_one_data_set_each(supervision):
         torch.testing.assert_close(found[replica], minimiser(STUDENT, own, q[replica]), atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_sgd_sees_the_targets_of_the_data_set():
     """Full passes with a vanishing step end at the empirical minimiser of the replica's own targets."""
     sgd = SGD(6_000, batch_size=20, index="permutation", targets="frozen", training_set=20, dtype="float64")

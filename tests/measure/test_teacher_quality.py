@@ -65,6 +65,7 @@ def test_one_sample_has_no_variance():
         assert perfect[name] == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_gradient_noise_of_one_hot_labels_is_theirs():
     """E[1 - |p|^2] in the limit of many samples, and sigma*^2 of theory where |x|^2 = 1. 20,000 labels, |z| < 4."""
     exact, count = pool(), 20_000

@@ -124,6 +124,7 @@ def test_operations_are_half_of_torchs_count(name: str) -> None:
     assert flops(network, (3, 32, 32)) == counter.get_total_flops() // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "billions"), [("resnet18", 0.56), ("resnet34", 1.16), ("resnet50", 1.30)])
 def test_operations_are_those_published(name: str, billions: float) -> None:
     """Published to two decimals with models of this form on CIFAR-10."""

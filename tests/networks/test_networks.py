@@ -31,6 +31,7 @@ def seeded(name: str, classes: int = 10, channels: int = 3, seed: int = 0) -> Ne
         return build(name, classes, channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_logits_are_the_head_of_the_features(name: str) -> None:
     network, x = seeded(name, classes=7).eval(), images(2, 3, 32, 32)
@@ -72,6 +73,7 @@ def test_the_seed_decides_the_weights(name: str) -> None:
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("resnet50", "resnet32x4", "wrn-40-2", "vgg8"))
 def test_first_weights(name: str) -> None:
     network, checked = seeded(name, classes=100), 0
@@ -157,6 +159,7 @@ def test_names_and_numbers_are_checked() -> None:
         build("resnet20", 10, 0)
 
 
+@pytest.mark.slow
 def test_the_smallest_network_learns_one_batch_by_heart() -> None:
     network, x, y = seeded("wrn-16-1"), images(8, 3, 32, 32), torch.arange(8)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)

@@ -50,18 +50,21 @@ class TestContract:
         assert (pool.size, pool.classes, pool.optimum) == (n, k, None)
         assert (pool.p.sum(-1) - 1).abs().max() < 1e-12 and pool.p.min() >= 0
 
+    @pytest.mark.slow
     def test_the_seed_decides_the_pool(self, problem):
         first, again, other = problem.population(7), problem.population(7), problem.population(8)
         for field in ("x", "p", "y"):
             assert torch.equal(getattr(first, field), getattr(again, field)), field
             assert not torch.equal(getattr(first, field), getattr(other, field)), field
 
+    @pytest.mark.slow
     def test_global_generators_are_left_alone(self, problem):
         before = torch.get_rng_state(), np.random.get_state()[1].copy()
         problem.population(3)
         assert torch.equal(before[0], torch.get_rng_state())
         assert (before[1] == np.random.get_state()[1]).all()
 
+    @pytest.mark.slow
     def test_the_mean_entropy_is_as_ordered(self, problem):
         for seed in range(2):
             assert abs(problem.population(seed).mean_entropy - problem.entropy) < 1e-10
@@ -144,6 +147,7 @@ def test_entropy_near_the_ends(value):
 # Pools ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_its_number_alone():
     pool = SMALL.population(5)
     for index in ([17], list(range(599, 0, -7)), torch.arange(3, 300)):
@@ -155,6 +159,7 @@ def test_an_image_depends_on_its_number_alone():
     assert torch.isin(pool.x.flatten(1).sum(1), beyond.x.flatten(1).sum(1)).float().mean() < 0.1
 
 
+@pytest.mark.slow
 def test_parts_share_classes_and_no_image():
     split = SMALL.split(2)
     assert isinstance(split, Split)
@@ -198,6 +203,7 @@ def test_bcp_is_bayes_rule():
     np.testing.assert_allclose(LONG_TAIL.pool(1, "train", range(200)).p, expected, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "test"])
 @pytest.mark.parametrize("what", ["component", "label"])
 def test_components_and_labels_follow_the_bcp(part, what):
@@ -265,6 +271,7 @@ def test_unused_coordinates_are_at_the_middle():
     assert torch.equal(render(u, v), render(padded, v))
 
 
+@pytest.mark.slow
 def test_images_are_varied_and_use_the_grey_levels():
     x = SMALL.population(0).x.double()
     assert (x.flatten(1).std(1) > 10).all()  # no flat image
@@ -274,6 +281,7 @@ def test_images_are_varied_and_use_the_grey_levels():
     assert correlation.abs().median() < 0.3  # neither of one image with another
 
 
+@pytest.mark.slow
 def test_distances_of_images_are_those_of_latents():
     """Injective given the nuisance: at any distance of two latents, their images differ in proportion."""
     count = 400

@@ -146,6 +146,7 @@ class TestSplit:
                           balanced_prior(problem.classes)), test.p)  # fmt: skip
         close(validation.optimum, test.optimum)
 
+    @pytest.mark.slow
     def test_priors(self, problem):
         """E[p] is the prior in each pool, and so are the labels' frequencies; within 4.5 standard errors."""
         large = replace(problem, problem=replace(problem.problem, samples=20_000))

@@ -418,6 +418,7 @@ def test_digits_scale_of_the_problem():
     assert pool.p.max() < 0.9999  # not saturated
 
 
+@pytest.mark.slow
 def test_digits_fit_is_stationary(real_digits):
     """Gradient of mean cross-entropy + (penalty/2) |W|^2, the bias not penalised, is zero at theta_star."""
     _, labels = real_digits
@@ -445,11 +446,13 @@ def test_digits_subset():
     assert not torch.equal(part.x, other.x)
 
 
+@pytest.mark.slow
 def test_digits_entropy_grows_with_the_penalty():
     entropies = [Digits(penalty=penalty).population(0).mean_entropy for penalty in (0.003, 0.01, 0.02)]
     np.testing.assert_allclose(entropies, [0.19, 0.33, 0.46], atol=0.005)  # as the docstring says
 
 
+@pytest.mark.slow
 def test_digits_fit_warns_of_nothing_is_cached_and_not_exposed():
     _fit.cache_clear()
     with warnings.catch_warnings():

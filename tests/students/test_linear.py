@@ -163,6 +163,7 @@ def test_an_optimum_counts_only_if_the_student_is_the_bcp_there():
     torch.testing.assert_close(SoftmaxRegression().realisable_optimum(shifted), population.optimum)
 
 
+@pytest.mark.slow
 def test_where_features_do_not_span_the_optimum_is_the_one_that_sgd_reaches():
     """Fewer samples than features: gradient descent from zero ends at the reference point."""
     population = SoftmaxLinear(classes=3, dimension=4, bias=False, entropy=0.9, samples=30).population(0)

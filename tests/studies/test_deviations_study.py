@@ -169,6 +169,7 @@ def test_replicas_have_the_deviation_from_their_own_teacher(stored: StudyResults
     assert "deviation_slope" not in plain  # on labels alone
 
 
+@pytest.mark.slow
 def test_samples_are_averaged_and_teachers_taken_in_turn(tmp_path: Path) -> None:
     """Two teachers of two members each, three students."""
     first = next(cell for cell in small(parts=("points",)).cells() if isinstance(cell, StudentTrainer))
@@ -187,6 +188,7 @@ def test_samples_are_averaged_and_teachers_taken_in_turn(tmp_path: Path) -> None
     assert replicas["deviation_q10"].tolist() == pytest.approx([each["q10"] for each in expected], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_same_start_on_labels_alone_is_the_teacher(tmp_path: Path) -> None:
     """Why students start elsewhere: with its teacher's numbers a student of the labels is its teacher."""
     study = small(parts=("switch",), pairs=(f"{TINY} to {TINY}",), replicas=2)

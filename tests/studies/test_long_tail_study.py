@@ -89,6 +89,7 @@ def test_what_teaches_and_what_is_taught() -> None:
 # Data -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_validation_and_test_are_balanced_and_training_is_not() -> None:
     images = Images(classes=4, samples=400, validation_samples=300, test_samples=300, clutter=0, dimension=2)
     source = KnownImages(replace(images, imbalance=20.0))

@@ -15,6 +15,7 @@ Z_LIMIT = 4.5
 """About 70 floors of least squares and 700 checkpoints are compared."""
 
 
+@pytest.mark.slow
 def test_default_cells():
     """Four students, T2's limit among the step sizes of least squares, every run of the length that it asks for."""
     study = PLSweep()

@@ -22,6 +22,7 @@ SMALL = GaussianMixture(samples=300, dimension=4)
 LINEAR = SimplexLinear(samples=300, dimension=4)
 
 
+@pytest.mark.slow
 def test_step_sizes_span_the_marks_and_stay_below_the_limit():
     study = StepSizeSweep(problem=LINEAR, ridge=0.05, batch_size=2)
     population = LINEAR.population(0)
@@ -33,6 +34,7 @@ def test_step_sizes_span_the_marks_and_stay_below_the_limit():
     assert min(found) == pytest.approx(0.25 / smoothness) and max(found) < limit
 
 
+@pytest.mark.slow
 def test_every_cell_is_as_long_as_its_step_size_needs():
     study = StepSizeSweep(problem=SMALL, ridge=0.2)
     student, population = SoftmaxRegression(0.2, "centred"), SMALL.population(0)

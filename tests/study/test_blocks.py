@@ -30,6 +30,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(packs, "BLOCK_REPLICAS", 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["cpu_fused", "torch"])
 def test_blocks_change_nothing(tmp_path, monkeypatch, engine):
     study = Tiny(engine=engine, supervisions=(Exact(), OneHot()))
@@ -43,6 +44,7 @@ def test_blocks_change_nothing(tmp_path, monkeypatch, engine):
     assert list((tmp_path / "blocks" / PARTIAL).iterdir()) == []
 
 
+@pytest.mark.slow
 def test_finished_blocks_are_not_run_again(tmp_path, small_blocks, monkeypatch):
     """Interrupted in the third block: the first two are kept, and the tables are those of an undisturbed run."""
     study = Tiny(replicas=24, supervisions=(OneHot(),))
@@ -66,6 +68,7 @@ def test_finished_blocks_are_not_run_again(tmp_path, small_blocks, monkeypatch):
         pd.testing.assert_frame_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_damaged_block_is_named(tmp_path, small_blocks):
     pack = packs.packs(Tiny().cells())[0]
     unfinished = Store(tmp_path).unfinished

@@ -167,6 +167,7 @@ def state(out: Path) -> None:
     (out / "partial" / "0123.pt").write_bytes(b"kdsim 1 sha256 nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "place", "what"),
     [
@@ -209,6 +210,7 @@ def test_two_damages_are_two_findings(copy: Path) -> None:
 # What needs nothing to be done --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupted_pack(copy: Path) -> None:
     study = Tiny(problem=SoftmaxLinear(samples=32), supervisions=(Exact(), OneHot()), steps=3000, replicas=64)
 
@@ -265,6 +267,7 @@ def foreign(out: Path) -> None:
     (out / "cells" / simulated(out) / "notes.txt").write_text("mine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "place", "what"),
     [

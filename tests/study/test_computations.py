@@ -127,6 +127,7 @@ def test_the_digest_is_the_configuration(file: Path) -> None:
     assert digest(cells[0]) != digest(replace(cells[0], scale=2.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [True, False], ids=["first", "last"])
 def test_among_trainings(file: Path, tmp_path: Path, order: bool) -> None:
     study = load(file, first=order)
@@ -143,6 +144,7 @@ def test_among_trainings(file: Path, tmp_path: Path, order: bool) -> None:
     assert len(found) > 2  # teachers, students
 
 
+@pytest.mark.slow
 def test_planned_and_estimated(file: Path) -> None:
     study = load(file)
     assert trainings.is_training(study)
@@ -154,6 +156,7 @@ def test_planned_and_estimated(file: Path) -> None:
     assert (none.packs, none.replica_steps, none.seconds) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_command_line(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, own = str(tmp_path / "out"), ["--set", "networks=false"]
     assert main(["show-study", str(file), *own]) == 0

@@ -99,6 +99,7 @@ def test_a_study_of_packs(tmp_path: Path) -> None:
     assert not tmp_path.exists() or list(tmp_path.iterdir()) == []  # nothing is written
 
 
+@pytest.mark.slow
 def test_bytes_are_those_that_are_stored(tmp_path: Path) -> None:
     study = replace(STUDY, steps=1000)
     runner.run(study, tmp_path)
@@ -107,6 +108,7 @@ def test_bytes_are_those_that_are_stored(tmp_path: Path) -> None:
     assert pack.bytes == pytest.approx(sum(file.stat().st_size for file in files), rel=0.1)
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_not_left(tmp_path: Path) -> None:
     study = replace(STUDY, steps=200)
     runner.run(replace(study, supervisions=study.supervisions[:1]), tmp_path)
@@ -134,6 +136,7 @@ def test_what_is_left_counts_replicas(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.left == 6 / 8
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["show-study", *SMALL, "--cost", "--out", str(tmp_path / "none"), "--workers", "3"]) == 0
@@ -144,6 +147,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_the_command_for_trainings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

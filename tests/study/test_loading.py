@@ -143,6 +143,7 @@ def test_figure_reference() -> None:
     assert reference is not None and reference["file"] == str(TINY.absolute()) and len(reference["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_stored_runs_by_file_name_folder_and_settings(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = runner.run(load(str(TINY), KNOWN, {"steps": "50"}), tmp_path).folder

@@ -64,6 +64,7 @@ def tables(out: Path, study: Tiny) -> list[bytes]:
     return [(folder / name).read_bytes() for folder in folders for name in (CURVES_FILE, REPLICAS_FILE)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "block"),
     [("cpu_fused", BLOCK), ("torch", BLOCK), ("torch", 10), ("torch", 1000), ("autograd", 1000)],
@@ -83,6 +84,7 @@ def test_results_are_those_of_a_local_run(tmp_path: Path, executor: OnDask, engi
         assert infos[0] == infos[1]
 
 
+@pytest.mark.slow
 def test_slices_change_nothing(tmp_path: Path, executor: OnDask) -> None:
     """A state travels to the worker and back after every chunk of steps."""
     study = Tiny(steps=3000)
@@ -110,6 +112,7 @@ def test_a_run_that_is_told_to_stop_goes_on(tmp_path: Path, executor: OnDask) ->
     assert tables(tmp_path / "out", study) == tables(tmp_path / "here", study)
 
 
+@pytest.mark.slow
 def test_trainings_and_their_teacher(tmp_path: Path, executor: OnDask) -> None:
     """The student waits for its teacher's training, though three tasks are taken at a time."""
     data = KnownPoints(SoftmaxLinear(classes=3, dimension=4, samples=128), validation_samples=32, test_samples=32)
@@ -124,6 +127,7 @@ def test_trainings_and_their_teacher(tmp_path: Path, executor: OnDask) -> None:
         assert here.curves.equals(there.curves)
 
 
+@pytest.mark.slow
 def test_a_failing_pack_keeps_the_others(tmp_path: Path, executor: OnDask) -> None:
     from test_runner import Mixed
 
@@ -168,6 +172,7 @@ def test_a_lost_scheduler_is_one_line(monkeypatch: pytest.MonkeyPatch, executor:
             step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_gpu", [False, True], ids=["none", "no-gpu"])
 def test_a_run_without_workers_says_so_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Client, on_gpu: bool
@@ -217,6 +222,7 @@ def test_only_the_study_files_travel_that_a_value_needs(tmp_path: Path) -> None:
     assert found.value()[0].number == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("here", [True, False], ids=["locally", "on dask"])
 def test_equally_named_neighbours_of_two_studies(tmp_path: Path, executor: OnDask, here: bool) -> None:
     """One process, one worker, one results folder; and the file beside the first study is edited."""
@@ -251,6 +257,7 @@ def test_a_worker_imports_the_study_file_of_a_task(monkeypatch: pytest.MonkeyPat
     assert any(name.startswith(study_files.PREFIX) for name in sys.modules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -73,6 +73,7 @@ def elsewhere(info: dict[str, Any], tables: Any = None) -> None:
 # What agrees ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_again_is_identical_and_writes_nothing(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(sweep)
     found = reproduce(capsys, sweep)
@@ -113,6 +114,7 @@ def test_a_sample_is_drawn_by_the_seed(sweep: Path, capsys: pytest.CaptureFixtur
     assert choose(names, ("000", "0031"), None, 0) == [*names[:10], "0031"]
 
 
+@pytest.mark.slow
 def test_another_engine_agrees(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = reproduce(capsys, sweep, "--engine", "torch")
     assert set(verdicts(found)) <= {"equal to rounding", "statistically equal"}
@@ -188,6 +190,7 @@ def test_any_altered_number_is_found(copy: Path, change: Any, named: str, capsys
     assert main(["reproduce", str(copy), "--only", altered]) == 1
 
 
+@pytest.mark.slow
 def test_elsewhere_an_altered_number_is_found_by_its_standard_error(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,6 +257,7 @@ def other_problem(info: dict[str, Any], tables: Any) -> None:
     info["summary"]["problem"] = "digits"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -330,6 +334,7 @@ def test_limits_hold_what_they_say() -> None:
 # What cannot be checked -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cells_of_a_study_file_need_the_file(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", str(tiny)]) == 2
     assert "defined in a study file" in (line := capsys.readouterr().err) and "--study" in line
@@ -350,6 +355,7 @@ def test_cells_with_and_without_a_study_file(tiny: Path, copy: Path, capsys: pyt
     assert "not checked, 3 cells: defined in a study file" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_damaged_cell_is_named_and_fails(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, *_ = digests(copy)
     (copy / "cells" / first / "cell.json").write_text("{")
@@ -362,6 +368,7 @@ def test_a_damaged_cell_is_named_and_fails(copy: Path, capsys: pytest.CaptureFix
     assert len(states) == 4 and not found["agrees"]
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_another_is_not_run(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def other_seed(info: dict[str, Any], tables: Any) -> None:
         info["cell"]["seed"] = 7
@@ -431,6 +438,7 @@ class Powers(Study):
         return self
 
 
+@pytest.mark.slow
 def test_computations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Their class is found in a study file, here this one; a time that differs is no difference."""
     out, this = tmp_path / "results", ["--study", __file__]
@@ -447,6 +455,7 @@ def test_computations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert any("curves y, row 2" in cell["why"] for cell in found["cells"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_pack_does_not_matter(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(copy)
     store.unfinished.write_plan(Plan("0123", ("4567",), 10, {}))

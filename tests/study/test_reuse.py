@@ -78,6 +78,7 @@ def run(study: Study, **options: Any) -> tuple[runner.RunResult, list[str]]:
 # Data ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_other_points_are_not_reused() -> None:
     """Also where no digest can know: the population itself is compared."""
     study = replace(ONE, problem=Hidden())
@@ -96,6 +97,7 @@ def test_other_points_are_not_reused() -> None:
     ].iloc[-1]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_classes_that_a_function_makes_are_refused_if_there_are_several() -> None:
     """They have one name and one source, hence one digest."""
 
@@ -127,6 +129,7 @@ def test_points_that_rounding_tells_apart_are_reused(monkeypatch: pytest.MonkeyP
     assert run(ONE)[0].replica_steps == 0
 
 
+@pytest.mark.slow
 def test_points_that_cannot_be_made_are_said() -> None:
     study = replace(ONE, problem=Hidden(), supervisions=(OneHot(), Exact()))
     SCALE.write_text("1.0")
@@ -138,6 +141,7 @@ def test_points_that_cannot_be_made_are_said() -> None:
     assert said.startswith(start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "done", "kept"), [(128, 1, [".pt"]), (64, 64 * 3000 + 1, [".done.pt", ".pt"])], ids=["state", "blocks"]
 )
@@ -155,6 +159,7 @@ def test_a_state_never_goes_on_with_other_points(block: int, done: int, kept: li
     assert (result.rows, result.replica_steps) == (whole.rows, whole.replica_steps)
 
 
+@pytest.mark.slow
 def test_a_run_on_other_points_goes_on_where_it_was_interrupted() -> None:
     """Though a result on the first points is stored until it is replaced."""
     study = replace(ONE, problem=Hidden(), steps=3000, replicas=128)
@@ -168,6 +173,7 @@ def test_a_run_on_other_points_goes_on_where_it_was_interrupted() -> None:
     assert 0 < result.replica_steps < whole.replica_steps and result.rows == whole.rows
 
 
+@pytest.mark.slow
 def test_what_another_process_is_at_work_on_is_not_swept(other_source: Any) -> None:
     """To replace a stored result: a process of another source that begins meanwhile leaves its state alone."""
     study = replace(ONE, steps=3000, replicas=128)
@@ -186,6 +192,7 @@ def test_what_another_process_is_at_work_on_is_not_swept(other_source: Any) -> N
     assert list(unfinished.plans()) == []
 
 
+@pytest.mark.slow
 def test_a_state_without_its_plan_is_of_no_use() -> None:
     study = replace(ONE, problem=Hidden(), steps=3000, replicas=128)
     SCALE.write_text("2.0")
@@ -237,6 +244,7 @@ class Trainings(Study):
         return self
 
 
+@pytest.mark.slow
 def test_other_data_of_trainings_are_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(Trainings())[0]
     assert first.failures == [] and run(Trainings())[0].replica_steps == 0
@@ -288,6 +296,7 @@ STUDENT = replace(TRAINING, supervision=Deterministic(ELSEWHERE))
 """Its teacher has other data than it."""
 
 
+@pytest.mark.slow
 def test_a_student_is_not_reused_whose_teacher_had_other_data(monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(Given((STUDENT,)))[0]
     assert first.failures == []
@@ -298,6 +307,7 @@ def test_a_student_is_not_reused_whose_teacher_had_other_data(monkeypatch: pytes
     assert result.replica_steps == first.replica_steps and result.rows != first.rows
 
 
+@pytest.mark.slow
 def test_a_student_of_a_teacher_of_another_source_is_run_again(other_source: Any) -> None:
     """It was run by this source, but learned from what the other had trained."""
     run(Given((ELSEWHERE,)))
@@ -310,6 +320,7 @@ def test_a_student_of_a_teacher_of_another_source_is_run_again(other_source: Any
     assert run(Given((STUDENT,)))[1] == []
 
 
+@pytest.mark.slow
 def test_a_student_does_not_learn_from_a_superseded_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """When its teacher's training, which was to be run again, fails."""
     run(Given((STUDENT,)))
@@ -331,6 +342,7 @@ def test_a_student_does_not_learn_from_a_superseded_teacher(monkeypatch: pytest.
 # The source of kdsim ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_results_of_another_source_are_said_and_can_be_run_again(other_source: Any, capsys: Any) -> None:
     first = run(ONE)[0]
     assert first.rows[0]["source"] == sources.kdsim_digest()[:12]
@@ -358,6 +370,7 @@ def test_an_interrupted_rerun_loses_nothing(other_source: Any, monkeypatch: pyte
     assert run(ONE)[0].rows == first.rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [replace(ONE, steps=3000, replicas=24), Trainings()], ids=["simulation", "training"])
 def test_a_state_never_goes_on_under_another_source(study: Study, other_source: Any, monkeypatch: Any) -> None:
     """Interrupted, it starts over; back at the first source it goes on."""
@@ -381,6 +394,7 @@ def test_a_state_never_goes_on_under_another_source(study: Study, other_source: 
     assert list(Path("results/partial").iterdir()) == []  # what the first source left is of no use any more
 
 
+@pytest.mark.slow
 def test_back_at_its_source_a_state_goes_on(other_source: Any) -> None:
     study = replace(ONE, steps=3000)
     whole = runner.run(study, "whole")
@@ -394,6 +408,7 @@ def test_back_at_its_source_a_state_goes_on(other_source: Any) -> None:
     assert result.replica_steps < whole.replica_steps and result.rows == whole.rows
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_source_is_fitted_again(other_source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from kdsim.study import trainings
 
@@ -435,6 +450,7 @@ def test_a_changed_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str
     )
 
 
+@pytest.mark.slow
 def test_a_changed_file_of_a_cell_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """Where the study itself names no file, so that its digest stays as it is."""
     study = (Path(__file__).parent.parent / "tiny_study.py").read_text()
@@ -488,6 +504,7 @@ class Named(SmallPool):
     name: ClassVar[str] = "named"
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_after_its_cells_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are what the run has given."""
     Path("pool.txt").write_text("as it was")

@@ -112,6 +112,7 @@ def test_curves_carry_the_bound_with_its_transient(tmp_path: Path) -> None:
         assert curve["bound"].is_monotonic_decreasing and (curve["bound"] >= row["bound_floor"]).all()
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
     first = runner.run(Tiny(), tmp_path)
     again = runner.run(Tiny(), tmp_path)
@@ -140,6 +141,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, undisturbed: Pat
     assert list((tmp_path / "partial").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_slices_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
     result = runner.run(LONG, tmp_path, slice_seconds=0)
     assert result.replica_steps == 3 * 64 * 3000
@@ -160,6 +162,7 @@ class Clocked(Local):
         return number, Outcome(outcome.result, 10.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_replicas", [None, 3], ids=["one block", "blocks"])
 def test_a_cell_took_the_time_of_all_its_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_replicas: int | None
@@ -196,6 +199,7 @@ def test_cells_of_a_pack_share_its_time_by_their_replicas(tmp_path: Path) -> Non
     assert [Store(tmp_path).read_info(row["cell"])["wall_seconds"] for row in rows] == [2.5, 7.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", NO_LOCKS)
 def test_a_run_without_locks_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def refused(file: int, operation: int) -> None:
@@ -208,6 +212,7 @@ def test_a_run_without_locks_says_so_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert notes == ["the results folder is on a file system without locks: processes that share it may work twice"]
 
 
+@pytest.mark.slow
 def test_a_failing_pack_keeps_the_others(tmp_path: Path) -> None:
     result = runner.run(Mixed(), tmp_path)
     assert [row["problem"] for row in result.rows] == ["small-pool"] * 3

@@ -66,6 +66,7 @@ def test_theory_of_plain_sgd_is_not_applied(settings, supervision, frozen):
     assert predicted_floor({**row, "step_size": 0.01}) is None
 
 
+@pytest.mark.slow
 def test_a_linear_student_with_momentum_is_run_and_stored_without_theory(tmp_path: Path) -> None:
     sgd = SGD(100, optimiser=GradientDescent(0.9))
     result = runner.run(Fixed(student=SoftmaxRegression(0.1, "centred"), sgd=sgd), tmp_path)

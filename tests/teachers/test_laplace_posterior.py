@@ -27,6 +27,7 @@ def mode(phi: Tensor, labels: Tensor, classes: int, tau: float) -> Tensor:
     return theta
 
 
+@pytest.mark.slow
 def test_evidence_against_quadrature():
     """Two classes, a bias each, 40 labels: the integral of likelihood times prior on a grid.
 

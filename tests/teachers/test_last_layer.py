@@ -92,6 +92,7 @@ def test_kron_is_full_where_all_features_are_alike():
     torch.testing.assert_close(kron.logit_covariance(phi[:5], 0.2), full.logit_covariance(phi[:5], 0.2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_evidence_against_determinants(structure):
     """And its maximum against a search on a fine grid, from which a wrong factor would move it."""
@@ -194,6 +195,7 @@ def test_probit_of_two_classes_is_within_two_hundredths(scale):
     assert worst["probit"] < 0.02 and worst["probit"] < min(worst["diagonal"], worst["softmax"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [3, 10])
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_probit_of_several_classes_is_nearer_than_the_diagonal_form(classes, shift):

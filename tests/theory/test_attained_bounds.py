@@ -36,6 +36,7 @@ class ScaledAxes(Problem):
         return Population(x=x, p=p.contiguous(), optimum=p.T / self.points**0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "supervision", [OneHot(), Dirichlet(2.0), TwoPoint(0.7), Independent(0.3)], ids=lambda s: s.name
 )

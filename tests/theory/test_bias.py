@@ -46,6 +46,7 @@ def test_temperature_without_a_ridge_aims_at_the_scaled_optimum():
     torch.testing.assert_close(aim, POOL.optimum / 2, atol=1e-8, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "centred", "ordinary"])
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 2.0])
 def test_sharp_targets_without_a_ridge_have_the_scaled_optimum(temperature, kind):
@@ -113,6 +114,7 @@ def test_unbiased_parts():
     assert one.predicted_mean_dist_sq > 0
 
 
+@pytest.mark.slow
 def test_aim_bound_is_t1_without_unbiasedness():
     """T1's step-size condition, 2 alpha sigma^2 / mu at theta_m; for unbiased supervision it is T1."""
     limit = 1 / (2 * constants(STUDENT, POOL).sample_smoothness)

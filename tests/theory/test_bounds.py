@@ -167,6 +167,7 @@ def test_constants_bound_the_hessians(population, ridge, seed):
     assert torch.linalg.eigvalsh(hessians).amax() <= pool.sample_smoothness + 1e-9
 
 
+@pytest.mark.slow
 def test_invalid_bounds_are_not_reported():
     population = GaussianMixture(samples=200, dimension=4).population(0)
     tail = [10, 20]
@@ -306,6 +307,7 @@ def test_a_student_that_cannot_be_the_bcp_gets_no_free_bound():
     assert prediction.exact_floor is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supervision", [Temperature(2.0), LabelSmoothing(0.3), Confusion(0.2), OneHot(), Exact()])
 def test_predictions_never_fail_without_a_ridge(supervision):
     """Flat directions, noiseless biased targets and nearly certain BCPs: a floor or None, but no exception."""

@@ -40,6 +40,7 @@ def truth_of(count: int) -> torch.Tensor:
 # Paths ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(SPECTRA, st.floats(0.05, 8.0), st.floats(0.05, 8.0))
 def test_flow_solves_its_equation(spectrum: list[float], teacher_time: float, time: float) -> None:
     h, w = tensor(spectrum), truth_of(len(spectrum))

@@ -98,6 +98,7 @@ def test_measured_spectrum_follows_theory():
         assert (se < 0.05 * found[name]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supervision", [OneHot(), Dirichlet(100.0)], ids=lambda s: s.name)
 def test_largest_step_size_reaches_the_tolerance_exactly(supervision):
     """On least squares the floor at the step size found is the exact one."""

@@ -28,12 +28,14 @@ def _hessian(parameters: torch.Tensor, x: torch.Tensor, q: torch.Tensor) -> torc
     return torch.autograd.functional.hessian(lambda theta: STUDENT.objective(theta, x, q), parameters)
 
 
+@pytest.mark.slow
 def test_minimise_finds_a_stationary_point(optimum):
     leaf = optimum.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(STUDENT.objective(leaf, POOL.x, POOL.p), leaf)
     assert gradient.norm() <= 1e-8
 
 
+@pytest.mark.slow
 def test_curvature_range_against_the_dense_hessian(optimum):
     values = torch.linalg.eigvalsh(_hessian(optimum, POOL.x, POOL.p))
     for found, exact in zip(curvature_range(STUDENT, POOL, optimum), (values[0], values[-1]), strict=True):
@@ -48,6 +50,7 @@ def test_smallest_above_against_the_dense_hessian(optimum):
     assert found.value == pytest.approx(values[values > threshold][0].item(), rel=1e-8)
 
 
+@pytest.mark.slow
 def test_sample_smoothness_against_dense_hessians(optimum):
     largest = max(
         torch.linalg.eigvalsh(_hessian(optimum, POOL.x[n : n + 1], POOL.p[n : n + 1]))[-1].item() for n in range(60)
@@ -56,6 +59,7 @@ def test_sample_smoothness_against_dense_hessians(optimum):
     assert found.value == pytest.approx(largest, rel=1e-8, abs=found.error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supervision", [Exact(), OneHot(), Dirichlet(2.0), Independent(0.1)], ids=lambda s: s.name)
 def test_noise_against_enumerated_gradients(optimum, supervision):
     """The gradient is affine in q: its variance is that of its Jacobian in q, by automatic differentiation."""

@@ -132,6 +132,7 @@ def test_singular_floor_equals_enumeration(shape, supervision, batch_size, fract
     assert prediction.stability_limit == pytest.approx(moments.stability_limit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SINGULAR)
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 5), (2, 2)])
 @pytest.mark.parametrize("ridge", [0.0, 0.4])

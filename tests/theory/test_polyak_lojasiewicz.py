@@ -163,6 +163,7 @@ def test_t2_sharp_needs_additive_label_noise():
         assert not t2_sharp(dataclasses.replace(SETTING, **change)).valid
 
 
+@pytest.mark.slow
 def test_predictions_report_t2_only_where_it_holds():
     population = SimplexLinear(dimension=6, rank=3, samples=100).population(0)
     known = constants(LeastSquares(), population)
@@ -186,6 +187,7 @@ def test_predictions_report_t2_only_where_it_holds():
     assert cases[-1].exact_excess_risk is None
 
 
+@pytest.mark.slow
 def test_exact_recursion_refuses_a_large_rank():
     population = SimplexLinear(dimension=80, samples=200).population(0)
     with pytest.raises(ConfigError, match="rank up to 64, not 80"):

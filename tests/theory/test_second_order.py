@@ -36,6 +36,7 @@ from kdsim.theory import (
 Z_LIMIT = 4.0
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(SEEDS, st.floats(0.05, 0.95), st.integers(1, 8), st.sampled_from([0.0, 0.3]))
 def test_exact_for_least_squares(seed, fraction, batch_size, ridge):
@@ -240,6 +241,7 @@ def test_what_second_order_leaves_on_softmax_regression():
     assert abs(dirichlet.mean) + Z_LIMIT * dirichlet.se < 0.2 * first[2].mean
 
 
+@pytest.mark.slow
 def test_second_order_is_stated_where_it_changes_first_order_by_at_most_a_third():
     """Near the limit it runs to infinity and the floor does not: beyond second order. Least squares is exact."""
     population, student = _pool(), SoftmaxRegression(0.05, "centred")

@@ -103,6 +103,7 @@ def test_first_weights_are_those_of_each_replica(network):
     assert not torch.equal(crowd.parameters[0], crowd.parameters[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 @pytest.mark.parametrize("network", POINT_NETWORKS)
 @pytest.mark.parametrize("targets", ["frozen", "fresh"])
@@ -127,6 +128,7 @@ def test_every_loss_keeps_replicas_apart(kind: type[DistillationLoss]):
     assert_same_paths(crowd, walks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["frozen", "fresh"])
 def test_visits_and_targets_are_those_of_the_engines(targets, monkeypatch):
     """Drawn at once for all steps and a single replica, against chunks of five steps for all rows."""
@@ -147,6 +149,7 @@ def test_visits_and_targets_are_those_of_the_engines(targets, monkeypatch):
     assert [call[3] for call in heard.calls] == pytest.approx([1 + step * BATCH / TRAIN for step in range(18)])
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(monkeypatch):
     trainer = training(12, supervision=Dirichlet(2.0), targets="fresh")
     expected = trainer.run()
@@ -175,6 +178,7 @@ def test_a_row_hears_its_teacher(samples):
     assert torch.equal(heard.calls[0][2], task.train.y[index])
 
 
+@pytest.mark.slow
 def test_a_taught_row_walks_the_path_of_its_replica():
     """Two teachers, three students; each teacher is asked once about each point."""
     base = training(14, "linear", replicas=2)
@@ -186,6 +190,7 @@ def test_a_taught_row_walks_the_path_of_its_replica():
     assert_same_paths(crowd, walks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", POINT_NETWORKS)
 def test_a_whole_training_is_that_of_replicas_one_by_one(network, monkeypatch):
     """Record and networks: curves, scores at the last and at the best evaluation, weights, what is said of the data."""
@@ -313,6 +318,7 @@ def test_earlier_runs_count_in_the_time(tmp_path, monkeypatch):
     assert 3e6 < stored["replica_seconds"] < 4e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_earlier_runs_count_in_the_time_of_each_replica(tmp_path, monkeypatch, threads):
     """One had ended and one had begun; each says what it took in all, and so does what is stored of it then."""
@@ -399,6 +405,7 @@ TEACHER_CASES: dict[str, tuple[Any, int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind.name for kind in TEACHERS])
 def test_every_teacher_teaches_points(kind):
     """What the suite of teachers asks of each on images, once on points; then a student of two teachers."""
@@ -441,6 +448,7 @@ def test_what_draws_at_a_step_is_walked_one_by_one(changes, monkeypatch):
     assert trainer.run().record.curves["loss"].isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_known_bcp_is_learned():
     """Softmax regression on its own problem, exact targets: KL to the BCP falls far below that of the first weights."""
     found = training(600, "linear", supervision=Exact(), step_size=0.2).run()
@@ -473,6 +481,7 @@ class Taught(Study):
         return self
 
 
+@pytest.mark.slow
 def test_a_study_of_points(tmp_path):
     """Planned, estimated, run, stored, read back, and not run again."""
     study = Taught()

@@ -112,6 +112,7 @@ def test_rows_and_tables(out: Path) -> None:
     assert info["provenance"]["digest"] and info["versions"]["torch"] and info["replica_steps"] == 2 * STEPS
 
 
+@pytest.mark.slow
 def test_stored_weights_load_and_score_as_stored(out: Path) -> None:
     networks = Store(out).read_weights(digest(TEACHER))
     assert [network.replica for network in networks] == [0, 1]
@@ -209,6 +210,7 @@ def test_a_diverged_training_has_a_row_without_numbers(tmp_path: Path) -> None:
     assert read_study(result.folder).records == json.loads(json.dumps(result.rows))
 
 
+@pytest.mark.slow
 def test_students_of_the_engines_stand_beside_networks(tmp_path: Path) -> None:
     recipe = Recipe(epochs=4, batch_size=5, step_size=0.1)
     problem = GaussianMixture(classes=3, dimension=4, samples=60)

@@ -273,6 +273,7 @@ def refusal_of_state(folder: Path, content: dict, name: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_data_that_changed_are_noticed(tmp_path):
     """Whatever the provenance says is part of it: of CIFAR, human labels too."""
     trainer = tiny(6, labelled=True)

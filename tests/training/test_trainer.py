@@ -336,6 +336,7 @@ def test_divergence_of_replicas_in_an_engine():
     assert found["diverged"] == 4 and found["loss"] is None and found["noise_loss"] is None
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_told_to_stop_gives_nothing():
     """It is asked between the chunks of its steps, about 400 here."""
     assert on_engine(recipe=replace(ENGINE_RECIPE, epochs=100.0)).run(stop=lambda: True) is None
