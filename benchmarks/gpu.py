@@ -32,10 +32,10 @@ from kdsim.engines.gpu_fused import GpuFused
 from kdsim.engines.recorder import Recorder
 from kdsim.population import Population
 from kdsim.problems import GaussianMixture, SimplexLinear
+from kdsim.results.store import read_study
 from kdsim.students import LeastSquares, LinearStudent, SoftmaxRegression, minimiser
 from kdsim.studies import NoiseSweep
 from kdsim.study.runner import run as run_study
-from kdsim.study.store import read_study
 from kdsim.supervision import Annotators, Dirichlet, Exact, Independent, OneHot, Supervision, TwoPoint
 
 RESULT = Path(__file__).parent / "results" / "gpu.json"

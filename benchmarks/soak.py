@@ -39,14 +39,14 @@ import psutil
 import torch
 
 from benchmarks.machine import hardware, versions
-from kdsim.files import read_checked
+from kdsim.results.store import Store
+from kdsim.results.unfinished import Unfinished
 from kdsim.studies import NoiseSweep
 from kdsim.study import runner
 from kdsim.study.executors import Finish, Walk
 from kdsim.study.local import Local
 from kdsim.study.packs import cells_of
-from kdsim.study.store import Store
-from kdsim.study.unfinished import Unfinished
+from kdsim.tensors import read_checked
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = {"steps": 150_000, "replicas": 128}

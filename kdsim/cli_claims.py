@@ -63,8 +63,8 @@ def verify_claims(
     use_data(data_dir)
     from kdsim.claims import CLAIMS, NOT_COVERED, html, ledger, report
     from kdsim.files import temporary_beside
-    from kdsim.study.cells import json_text, require_no_link
-    from kdsim.study.store import Store
+    from kdsim.results.json_files import json_text, require_no_link
+    from kdsim.results.store import Store
 
     chosen = _chosen([*(only or ()), *(names or ())], CLAIMS)
     Store(out).prepare()

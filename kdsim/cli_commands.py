@@ -50,8 +50,8 @@ from kdsim.cli_run import (
 from kdsim.config import SOURCE, ConfigError, by_name, choose, encode, override
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
+    from kdsim.results.store import StudyResults
     from kdsim.study.base import Study
-    from kdsim.study.store import StudyResults
 
 HELP = """Simulate SGD that learns from Bayes class probabilities (BCP) and hold it against its theory.
 
@@ -316,7 +316,7 @@ def figure(
     """
     extensions = [choose("--format", item.strip(), {name: name for name in FORMATS}) for item in formats.split(",")]
     stored = _read(target, out, quick, settings, replicas=replicas, seed=seed)
-    from kdsim.study.cells import require_no_link
+    from kdsim.results.json_files import require_no_link
 
     source = study_file or (target if target.endswith(".py") else None)
     study = None
@@ -412,12 +412,11 @@ def _load(target: str, texts: list[str] | None, quick: bool, **options: str | No
 
 def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options: str | None) -> StudyResults:
     """The stored run that was asked for; says on standard error which one it is."""
+    from kdsim.results.provenance import changed_files, other_sources
+    from kdsim.results.store import Store, read_study
     from kdsim.studies import STUDIES
-    from kdsim.study.checking import changed_files
     from kdsim.study.loading import load, stored_run
     from kdsim.study.report import settings_line
-    from kdsim.study.reuse import other_sources
-    from kdsim.study.store import Store, read_study
 
     known = by_name(STUDIES)
     folder = stored_run(target, known, Store(out), settings_of(texts, **options), quick=quick)
@@ -428,7 +427,7 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
         cli_output.note(f"not in this table: {failure}")
     if (line := other_sources(stored.records)) is not None:
         cli_output.note(line)
-    changed = changed_files(Store(stored.folder.parent.parent), stored.info["cells"])
+    changed = changed_files(stored.cells.values())
     if target.endswith(".py") and stored.settings.get(SOURCE) != encode(load(target, known))[SOURCE]:
         changed.insert(0, f"the source of {stored.name}")
     if changed:

@@ -35,8 +35,8 @@ def require_cost(workers: int | None) -> None:
 
 def print_cost(study: Study, out: str, workers: int | None) -> None:
     """Measure what a study costs, and print a table of it."""
+    from kdsim.results.store import Store
     from kdsim.study.cost_table import study_cost
-    from kdsim.study.store import Store
 
     if workers is not None:
         require_count("--workers", workers)

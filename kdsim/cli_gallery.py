@@ -31,9 +31,9 @@ def gallery(
     DIR/STUDY.png are written.
     """
     from kdsim.files import temporary_beside
+    from kdsim.results.store import Store
     from kdsim.studies import STUDIES
     from kdsim.study import gallery as pages
-    from kdsim.study.store import Store
 
     known = by_name(STUDIES)
     for name in names or ():

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kdsim.plain_text import one_line
 
 if TYPE_CHECKING:
+    from kdsim.results.store import StudyResults
     from kdsim.study.base import Study
     from kdsim.study.report import Table
     from kdsim.study.runner import Progress
-    from kdsim.study.store import StudyResults
 
 LONGEST = 5000
 """Characters of a line."""
@@ -108,7 +108,7 @@ def error(text: str) -> None:
 
 def print_json(content: Mapping[str, Any]) -> None:
     """One strict JSON object on standard output."""
-    from kdsim.study.rows import json_ready
+    from kdsim.results.json_files import json_ready
 
     say(json.dumps(json_ready(content), indent=1, allow_nan=False))
 

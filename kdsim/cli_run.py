@@ -15,10 +15,10 @@ from kdsim.cli_codes import ExitCode
 from kdsim.config import ConfigError, by_name, choose, error_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
+    from kdsim.results.store import StudyResults
     from kdsim.study.base import Study
     from kdsim.study.executors import Executor
     from kdsim.study.report import Table
-    from kdsim.study.store import StudyResults
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -147,8 +147,8 @@ def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
     how = how or How()
     draw_with = cli_output.figure_function(getattr(type(study), "figure", None))
 
+    from kdsim.results.store import read_study
     from kdsim.study import runner
-    from kdsim.study.store import read_study
 
     try:
         with cli_output.compilation_note(), how.started() as executor, cli_output.progress_report() as progress:

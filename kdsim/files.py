@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import platform
@@ -25,14 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kdsim.config import ConfigError
-from kdsim.untrusted import read_file, require_plain, require_tensors
-
-FORMAT = 1
-HEAD = b"kdsim 1 sha256 "
-"""First bytes of a file of tensors; after them the SHA-256 of the rest in hexadecimal digits, and a line feed."""
 
 CHECKSUM = "sha256"
 """Key of a JSON file under which the SHA-256 of all its other content stands."""
@@ -192,55 +184,6 @@ def write_new(path: Path, *parts: bytes, durable: bool) -> None:
 def sha256(data: bytes) -> str:
     """In hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
-
-
-# Tensors ----------------------------------------------------------------------------------------
-
-
-def write_checked(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values to a file, whole or not at all.
-
-    `read_checked` notices every later change of the file.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    stream = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, stream)
-    data = stream.getvalue()
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, HEAD + sha256(data).encode() + b"\n", data)
-
-
-def read_checked(path: Path) -> dict[str, Any]:
-    """What `write_checked` wrote; no code in the file is run.
-
-    Raises:
-        Damaged: the file is missing, truncated, altered, of another format or something else.
-    """
-    try:
-        whole = read_file(path)
-    except OSError as error:
-        raise not_read(error, f"{path} cannot be read: {error.strerror}", path) from None
-    end = len(HEAD) + 64
-    if not whole.startswith(HEAD) or whole[end : end + 1] != b"\n":
-        raise Damaged(f"{path} is not a file of kdsim, or its first bytes are lost: delete it to start over", path)
-    data = whole[end + 1 :]
-    expected, found = whole[len(HEAD) : end].decode("ascii", "replace"), sha256(data)
-    if found != expected:
-        why = f"its SHA-256 is {found[:12]}..., it should be {expected[:12]}..."
-        raise Damaged(f"{path} is truncated or altered: {why}; delete it to start over", path)
-    try:
-        require_plain(data)
-        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-        require_tensors(content)
-    except Exception as error:  # a hostile or foreign file makes the reader raise almost anything
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Damaged(f"{path} holds more than tensors and plain values, and is not read: {line:.200}", path) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise Damaged(f"{path} has another format than {FORMAT}: read it with the kdsim that wrote it", path)
-    return {name: value for name, value in content.items() if name != "format"}
 
 
 # JSON -------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,8 +18,6 @@ from kdsim.population import Population
 from kdsim.rng import philox, to_uniform
 
 PROJECTIONS = 4
-TOLERANCE = 1e-9
-"""Difference of a projection, in norms of the tensor, that rounding may make."""
 ROWS = 4096
 """Rows that are projected at a time."""
 
@@ -70,26 +67,3 @@ def _weights(count: int, side: int) -> Tensor:
     zero = torch.zeros(1, 1, dtype=torch.int64)
     words = philox((numbers, each, zero + side, zero), (torch.tensor(0), torch.tensor(0)))[0]
     return 2 * to_uniform(words, torch.float64) - 1
-
-
-def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two fingerprints, as they are stored, are of one population but for rounding.
-
-    What is no fingerprint is like no other.
-    """
-    if one.get("sha256") == other.get("sha256") is not None:
-        return True
-    if one.keys() != other.keys() or len(one) < 2:
-        return False
-    try:
-        return all(_alike(one[name], other[name]) for name in one if name != "sha256")
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    if "projections" not in one:  # one of several populations
-        return same(one, other)
-    pairs = zip(one["projections"], other["projections"], strict=True)
-    limit = TOLERANCE * max(one["norm"], other["norm"])
-    return one["shape"] == other["shape"] and all(abs(a - b) <= limit for a, b in pairs)

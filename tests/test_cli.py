@@ -20,7 +20,7 @@ from kdsim.cli import main
 from kdsim.cli_run import How
 from kdsim.files import signed
 from kdsim.problems import PROBLEMS
-from kdsim.study.cells import STORE_VERSION
+from kdsim.results.cells import STORE_VERSION
 from kdsim.supervision import SUPERVISIONS
 
 TINY = str(Path(tiny_study.__file__))

@@ -20,7 +20,7 @@ from kdsim import cli, cli_output, cli_paths
 from kdsim.cli import main
 from kdsim.cli_codes import ExitCode
 from kdsim.config import ConfigError
-from kdsim.study.cells import require_no_link
+from kdsim.results.json_files import require_no_link
 
 TINY = str(Path(tiny_study.__file__))
 ROOT = Path(__file__).parent.parent

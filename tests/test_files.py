@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kdsim import files
-from kdsim.files import Damaged, Unreadable, read_checked, sweep, temporary_beside, write_checked
+from kdsim import files, tensors
+from kdsim.files import Damaged, Unreadable, sweep, temporary_beside
+from kdsim.tensors import read_checked, write_checked
 
 GONE = 2**22 + 1
 """A number that no process has: as that of a writer in another container."""
@@ -111,7 +112,7 @@ def test_what_cannot_be_read_is_not_damage(tmp_path: Path, monkeypatch: pytest.M
     def failing(path: Path, most: int = 0) -> bytes:
         raise OSError(code, os.strerror(code), str(path))
 
-    monkeypatch.setattr(files, "read_file", failing)
+    monkeypatch.setattr(tensors, "read_file", failing)
     with pytest.raises(Unreadable, match="which is no damage: it is left as it is") as caught:
         read_checked(tmp_path / "a.pt")
     assert str(tmp_path / "a.pt") in str(caught.value) and os.strerror(code) in str(caught.value)

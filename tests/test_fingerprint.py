@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdsim.fingerprint import TOLERANCE, fingerprint, same
+from kdsim.fingerprint import fingerprint
 from kdsim.population import Population
+from kdsim.results.provenance import TOLERANCE, same
 
 
 def population(seed: int = 0, points: int = 50) -> Population:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 BOTTOM = {"config", "sources", "study_files", "data_files", "setting_texts", "plain_text"}
 BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted", "fingerprint", "intervals"}
+BASE |= {"conventions", "tensors"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
 TRAINED = {"engines", "networks", "training"}
 ALLOWED: dict[str, set[str]] = {
@@ -24,8 +25,10 @@ ALLOWED: dict[str, set[str]] = {
     "population": {"config", "simplex"},
     "scores": {"config"},
     "fingerprint": {"population", "rng"},
-    "files": {"config", "untrusted"},
+    "conventions": set(),
     "untrusted": set(),
+    "files": {"config", "untrusted"},
+    "tensors": {"files", "untrusted"},
     "plain_text": set(),
     "threads": set(),
     "problems": BASE,
@@ -39,16 +42,17 @@ ALLOWED: dict[str, set[str]] = {
     "training": BASE | CONTENT | {"engines", "networks"},
     "trainer": BASE | CONTENT | TRAINED,
     "teachers": BASE | CONTENT | TRAINED | {"trainer"},
+    "results": BOTTOM | {"files", "untrusted", "conventions", "measure", "theory"},
     "measure": BASE | CONTENT | {"engines", "training"},
-    "study": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure"},
-    "studies": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "study"},
-    "claims": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "study", "studies"},
+    "study": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "results"},
+    "studies": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "results", "study"},
+    "claims": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "results", "study", "studies"},
     "intervals": set(),
     "figures": {"intervals"},
     "cli": BASE
     | CONTENT
     | TRAINED
-    | {"theory", "trainer", "teachers", "measure", "study", "studies", "claims", "figures"},
+    | {"theory", "trainer", "teachers", "measure", "results", "study", "studies", "claims", "figures"},
 }
 
 

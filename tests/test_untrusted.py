@@ -14,8 +14,9 @@ import torch
 
 from kdsim.config import ConfigError
 from kdsim.data.unpickle import unpickle
-from kdsim.files import HEAD, read_checked, sha256, write_checked
-from kdsim.untrusted import LARGEST_PICKLE, read_file, require_plain, require_tensors
+from kdsim.files import sha256
+from kdsim.tensors import HEAD, LARGEST_PICKLE, read_checked, require_plain, require_tensors, write_checked
+from kdsim.untrusted import read_file
 
 
 def saved(content: object) -> bytes:

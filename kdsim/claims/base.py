@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kdsim.claims.verdicts import Part
+from kdsim.results.store import StudyResults
 from kdsim.study.base import Study
-from kdsim.study.store import StudyResults
 
 PAPERS = {
     "M": 'Morad, Shlezinger, Eldar, "SGD-Based Knowledge Distillation with Bayesian Teachers: Theory and Guidelines", '

@@ -13,10 +13,10 @@ import torch
 
 from kdsim.claims.base import Claim
 from kdsim.claims.verdicts import Part, all_of, from_estimate, from_values, without_chance
-from kdsim.measure.floors import NEGLIGIBLE
+from kdsim.conventions import NEGLIGIBLE
+from kdsim.results.store import StudyResults
 from kdsim.studies import NoiseSweep, NonconvexSweep, StepSizeSweep
 from kdsim.study.base import Study
-from kdsim.study.store import StudyResults
 
 NOISY = ("dirichlet", "annotators", "two-point", "independent")
 ROUNDING = f"zero to rounding: at most {NEGLIGIBLE:g} of the start"

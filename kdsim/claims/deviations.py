@@ -11,9 +11,9 @@ from kdsim.claims.noise import by_replica
 from kdsim.claims.teachers import QUICK_IMAGES
 from kdsim.claims.verdicts import Part, from_values, without_chance
 from kdsim.data import KnownImages
+from kdsim.results.store import StudyResults
 from kdsim.studies.deviations import Deviations
 from kdsim.study.base import Study
-from kdsim.study.store import StudyResults
 
 LEAST = 0.01
 """Smallest exaggeration that counts: of a slope over one, and of a logit. Without it a student that has become its

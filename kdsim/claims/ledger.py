@@ -10,10 +10,10 @@ from typing import Any
 from kdsim import config
 from kdsim.claims.base import Claim
 from kdsim.claims.verdicts import UNTESTED, Decided, decide, verdict
+from kdsim.results.store import Store, StudyResults, read_study
 from kdsim.study.base import Cell, Study
 from kdsim.study.packs import cells_of
 from kdsim.study.runner import RunResult
-from kdsim.study.store import Store, StudyResults, read_study
 from kdsim.study.trainings import jobs
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from kdsim.claims.base import NO_SECTION, Claim
 from kdsim.claims.noise import by_replica
 from kdsim.claims.verdicts import Part, from_values
+from kdsim.results.store import StudyResults
 from kdsim.studies.long_tail import LongTailStudy
 from kdsim.study.base import Study
-from kdsim.study.store import StudyResults
 
 LOSSES = ("kd", "ltkd", "ltkd-rebalanced", "ltkd-equal-groups")
 

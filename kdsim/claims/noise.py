@@ -13,9 +13,9 @@ from torch import Tensor
 from kdsim.claims.base import Claim
 from kdsim.claims.convex import NOISY, noise_sweep
 from kdsim.claims.verdicts import Part, from_estimate, from_values, standard_error
+from kdsim.results.store import StudyResults
 from kdsim.studies import FrozenLabels
 from kdsim.study.base import Study
-from kdsim.study.store import StudyResults
 
 EXPONENT = (0.9, 1.1)
 """Within which an exponent counts as one."""

@@ -11,9 +11,9 @@ from typing import Any
 from kdsim.claims.base import Claim
 from kdsim.claims.convex import BOUND_RULE, cell_name, under_bound, valid
 from kdsim.claims.verdicts import Part, all_of, from_interval
+from kdsim.results.store import StudyResults
 from kdsim.studies import PLSweep
 from kdsim.study.base import Study
-from kdsim.study.store import StudyResults
 
 
 def pl_sweep(quick: bool) -> tuple[Study, ...]:

@@ -11,8 +11,8 @@ import torch
 from kdsim.claims.base import Claim
 from kdsim.claims.exact import STUDENTS, GradientNoise, Propositions
 from kdsim.claims.verdicts import Part, from_values, without_chance
+from kdsim.results.store import StudyResults
 from kdsim.study.base import Study
-from kdsim.study.store import StudyResults
 
 TOLERANCE = 1e-9
 """Of what is zero, or equal, but for rounding in float64; controls are at least 1,000 times larger."""

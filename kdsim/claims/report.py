@@ -11,8 +11,8 @@ from kdsim.claims.ledger import Finding, Ran
 from kdsim.claims.verdicts import FAILS, HOLDS, OPEN, REFUTED, SEPARATOR, SHOWN, Decided
 from kdsim.config import encode
 from kdsim.measure.comparison import ALPHA
+from kdsim.results.json_files import json_ready
 from kdsim.study.report import Table, settings_line
-from kdsim.study.rows import json_ready
 from kdsim.study.table_text import markdown as markdown_table
 
 

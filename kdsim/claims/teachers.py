@@ -12,10 +12,10 @@ from kdsim.claims.point_teachers import PointTeachers
 from kdsim.claims.verdicts import Part, all_of, from_values
 from kdsim.data import Cifar10, KnownImages
 from kdsim.problems import Images
+from kdsim.results.store import StudyResults
 from kdsim.studies import FewShot, TeacherKinds, Temperature
 from kdsim.studies.teacher_kinds import SMALL, TeacherStudy
 from kdsim.study.base import Study
-from kdsim.study.store import StudyResults
 
 BAYESIAN = {"laplace": "laplace", "variational": "ivon"}
 """Names in rows, and of kinds: the paper has Laplace's method and variational inference."""

@@ -17,8 +17,9 @@ from scipy import special
 from torch import Tensor
 
 from kdsim.config import ConfigError
+from kdsim.conventions import CONFIDENCE
 from kdsim.measure.comparison import ALPHA, holm
-from kdsim.measure.floors import CONFIDENCE, interval
+from kdsim.measure.floors import interval
 
 SHOWN, REFUTED, OPEN = "shown", "refuted", "not significant at this size"
 """What is decided of a part."""

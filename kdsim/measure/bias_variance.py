@@ -24,8 +24,9 @@ from scipy import special
 from torch import Tensor
 
 from kdsim.config import ConfigError
-from kdsim.measure.floors import CONFIDENCE, Interval
-from kdsim.training.groups import GROUPS, Groups, between_and_within, masses
+from kdsim.conventions import CONFIDENCE, GROUPS
+from kdsim.measure.floors import Interval
+from kdsim.training.groups import Groups, between_and_within, masses
 
 
 def geometric_mean(log_probs: Tensor) -> Tensor:

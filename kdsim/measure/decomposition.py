@@ -9,8 +9,9 @@ from scipy import special
 from torch import Tensor
 
 from kdsim.config import ConfigError
+from kdsim.conventions import CONFIDENCE
 from kdsim.engines.recorder import Record
-from kdsim.measure.floors import CONFIDENCE, Interval, interval, tail_floor
+from kdsim.measure.floors import Interval, interval, tail_floor
 
 
 @dataclass(frozen=True)

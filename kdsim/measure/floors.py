@@ -9,20 +9,15 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from kdsim.conventions import CONFIDENCE, FEWEST_REPLICAS, NEGLIGIBLE
 from kdsim.engines.recorder import Record
 
-CONFIDENCE = 0.95
 DRIFT_Z_LIMIT = 4.0
 """A floor is stationary if the change between the halves of the tail stays within this many standard errors (with the
 quantile of Student's t in place of the normal's)."""
 ONE_WAY = 0.9
 """... and fewer than this share of the replicas moved the same way, or no more than chance explains (sign test, as
 rarely as DRIFT_Z_LIMIT): where replicas differ by orders of magnitude, the mean's standard error hides a drift."""
-FEWEST_REPLICAS = 6
-"""With fewer the test has no power: Student's quantile is 17 standard errors at 5 replicas, 126 at 3, 10,050 at 2, and
-runs that are a fifth of a relaxation time old pass it. Then it is not known whether a floor is stationary."""
-NEGLIGIBLE = 1e-11
-"""... or if the floor is below this fraction of the initial squared distance, that is zero to rounding."""
 ROUNDING = 1e-12
 """Where replicas agree exactly there is no standard error: any change above this fraction of the floor is a drift. A
 run whose floor is its start, to this fraction, has not moved."""

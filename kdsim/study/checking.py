@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdsim.config import FILES, ConfigError
-from kdsim.data_files import BESIDE, sha256_of
-from kdsim.files import Damaged, Unreadable, is_temporary, read_checked
-from kdsim.sources import kdsim_digest
-from kdsim.study.cells import CELL_FILE, CELLS, SUPERSEDED, UNSIGNED, WEIGHTS_FILE, source_of
-from kdsim.study.store import (
+from kdsim.config import ConfigError
+from kdsim.files import Damaged, Unreadable, is_temporary
+from kdsim.results.cells import CELL_FILE, CELLS, SUPERSEDED, UNSIGNED, WEIGHTS_FILE
+from kdsim.results.provenance import files_of, sha256_now, source_of
+from kdsim.results.store import (
     DAMAGED,
     OWN_FOLDERS,
     RESERVED_NAMES,
@@ -24,7 +23,11 @@ from kdsim.study.store import (
     Store,
     read_study_info,
 )
-from kdsim.study.unfinished import PLAN, Unfinished
+from kdsim.results.unfinished import PLAN, Unfinished
+from kdsim.sources import kdsim_digest
+from kdsim.study.states import read_state
+from kdsim.study.weights import read_weights
+from kdsim.tensors import read_checked
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.trained import TrainedNetwork
 
@@ -123,7 +126,7 @@ def _cells(store: Store) -> Iterator[Finding | None]:
             if len(files) != info.get("weights", len(files)):
                 raise Damaged(f"{len(files)} files of weights, it should be {info['weights']}", folder)
             if info["schema"] != UNSIGNED and files:
-                store.read_weights(folder.name)
+                read_weights(store, folder.name)
             for file in files if info["schema"] == UNSIGNED else ():  # of which the store would write checksums
                 TrainedNetwork.load(file)
         except ConfigError as error:
@@ -155,7 +158,7 @@ class _Origins:
         """Count a cell, by the content of its cell.json."""
         if (source := source_of(info)) != kdsim_digest():
             self.sources[source] += 1
-        self.files.update(dict.fromkeys(_files_of(info["cell"]), 1))
+        self.files.update(dict.fromkeys(files_of(info["cell"]), 1))
 
     def findings(self) -> Iterator[Finding]:
         """What is to be said of them."""
@@ -163,35 +166,12 @@ class _Origins:
             what = f"{count} were computed by another source of kdsim ({source[:12] or 'not known'})"
             yield Finding(NOTICE, CELLS, what, "run-study --rerun of their study runs them again")
         for (path, before), count in sorted(self.files.items()):
-            now = _sha256_now(path)
+            now = sha256_now(path)
             if now != before:
                 what = f"{count} were computed from {path} with SHA-256 {before[:12]}..., "
                 what += f"which has {now[:12]}... now" if now else "which is not there, from this folder"
                 advice = "nothing: run-study of their study runs other cells on the other file"
                 yield Finding(NOTICE, CELLS, what, advice)
-
-
-def changed_files(store: Store, digests: Iterable[str]) -> list[str]:
-    """Files of data that stored cells name and that are others now. What is absent, as from another folder, is not."""
-    named = dict.fromkeys(pair for digest in digests for pair in _files_of(store.read_info(digest)["cell"]))
-    return list(dict.fromkeys(path for path, before in named if _sha256_now(path) not in (None, before)))
-
-
-def _files_of(encoded: Any) -> Iterator[tuple[str, str]]:
-    """Path and SHA-256 of all files of data that a stored configuration names, but for those beside a study file."""
-    files = encoded.get(FILES) if isinstance(encoded, Mapping) else None
-    if isinstance(files, Mapping):
-        pairs = ((str(path), str(digest)) for path, digest in files.items())
-        yield from (pair for pair in pairs if not pair[0].startswith(BESIDE))
-    for part in encoded.values() if isinstance(encoded, Mapping) else encoded if isinstance(encoded, list) else ():
-        yield from _files_of(part)
-
-
-def _sha256_now(path: str) -> str | None:
-    try:
-        return sha256_of(Path(path))
-    except (OSError, ValueError):
-        return None
 
 
 def _teachers(store: Store) -> Iterator[Finding | None]:
@@ -224,7 +204,7 @@ def _under_way(store: Store, unfinished: Unfinished, goes_on: str) -> Iterator[F
             content = read_checked(file)
             state = content.get("state")
             if isinstance(state, dict):
-                unfinished.read_state(file.name.removesuffix(".pt"), None)
+                read_state(unfinished, file.name.removesuffix(".pt"), None)
         except ConfigError as error:
             yield _broken(store, file, error, start_over)
             continue

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from kdsim import config
 from kdsim.config import CLASS, MARKS, ConfigError
+from kdsim.results.json_files import json_ready
+from kdsim.results.rows import COMPUTATION
 from kdsim.study.base import Computation, Computed, Study
 from kdsim.study.packs import cells_of
-from kdsim.study.rows import json_ready
 
 if TYPE_CHECKING:  # the store reads rows
-    from kdsim.study.store import Store
+    from kdsim.results.store import Store
 
-COMPUTATION = "computation"
-"""Under `kind` in cell.json and in rows."""
 _OWN = ("study", "cell", "kind", "computation", "words")
 """Columns that every row of a computation has."""
 
@@ -114,19 +113,6 @@ def _check(computation: Computation, found: Any, settings: Mapping[str, Any]) ->
         raise ConfigError(f"computation {name}: compute() must return a Computed, it returned {found!r:.60}")
     if twice := sorted((settings.keys() | set(_OWN)) & found.measurement.keys()):
         raise ConfigError(f"computation {name}: {', '.join(twice)} is a setting and cannot be a measurement")
-
-
-def computation_row(study: str, cell: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a stored computation, from the content of its cell.json.
-
-    Raises:
-        ConfigError: the content lacks the kind of computation.
-    """
-    if "computation" not in content["summary"]:
-        raise ConfigError("summary has no computation")
-    return json_ready(
-        {"study": study, "cell": cell, "kind": COMPUTATION, **content["summary"], **content["measurement"]}
-    )
 
 
 def planned_rows(study: Study) -> list[dict[str, Any]]:

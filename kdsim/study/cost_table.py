@@ -21,6 +21,8 @@ import torch
 from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.networks import build
+from kdsim.results.store import Store
+from kdsim.results.tables import CURVES_FILE
 from kdsim.study import work
 from kdsim.study.base import Cell, Study
 from kdsim.study.computations import Computing
@@ -28,8 +30,6 @@ from kdsim.study.executors import FINISH_CELLS
 from kdsim.study.on_dask import BLOCK_REPLICAS
 from kdsim.study.packs import Pack, cells_of, check_machine, packs, probe
 from kdsim.study.provenance import hardware
-from kdsim.study.store import Store
-from kdsim.study.tables import CURVES_FILE
 from kdsim.study.training_probes import probe as probe_training
 from kdsim.study.training_probes import probe_fit
 from kdsim.study.trainings import Fitting, Training, jobs

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from kdsim.measure.deviations import QUANTILES
+from kdsim.results.rows import TEACHER
 from kdsim.study.report import Row, Table, plus_minus
-from kdsim.study.training_rows import TEACHER
 
 SMALLEST = 1e-4
 """Half-widths of intervals below this are written with exponents."""

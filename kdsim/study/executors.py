@@ -14,13 +14,13 @@ from kdsim.config import ConfigError
 from kdsim.engines import Choice
 from kdsim.engines.base import State
 from kdsim.files import Damaged, StorageError
-from kdsim.fingerprint import Fingerprint
+from kdsim.results.provenance import Fingerprint
+from kdsim.results.store import Store
 from kdsim.study import work
 from kdsim.study.base import Cell
 from kdsim.study.computations import Computing
 from kdsim.study.packs import Pack, choice_of
 from kdsim.study.provenance import stamp
-from kdsim.study.store import Store
 from kdsim.study.trainings import Fitting, Training
 
 Job = Training | Fitting | Computing

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdsim.config import ConfigError, digest, encode
+from kdsim.results.store import Store, StudyResults, read_study
 from kdsim.study import report, table_text
 from kdsim.study.base import Study
 from kdsim.study.report import Table
-from kdsim.study.store import Store, StudyResults, read_study
 
 INTRODUCTION = """# Gallery
 

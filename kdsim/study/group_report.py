@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kdsim.conventions import GROUPS
+from kdsim.results.rows import TRAINING
 from kdsim.study.report import Row, Table, interval_text, number, plus_minus
-from kdsim.study.training_rows import TRAINING
-from kdsim.training.groups import GROUPS
 
 _SETTING = ("data", "imbalance", "train_size", "seed")
 """Trainings that agree in these stand in one table."""

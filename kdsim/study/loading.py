@@ -21,9 +21,9 @@ from kdsim.engines import OPTIMISERS, SCHEDULES, Optimiser, Schedule
 from kdsim.losses import DISTILLATION_LOSSES, DistillationLoss
 from kdsim.problems import PROBLEMS
 from kdsim.problems.base import Problem
+from kdsim.results.store import RESERVED_NAMES, STUDY_FILE, Store
 from kdsim.students import NETWORK_STUDENTS, STUDENTS, LinearStudent, NetworkStudent
 from kdsim.study.base import Study
-from kdsim.study.store import RESERVED_NAMES, STUDY_FILE, Store
 from kdsim.study_files import StudyFile
 from kdsim.supervision import SUPERVISIONS
 from kdsim.supervision.base import Supervision

@@ -20,8 +20,9 @@ from kdsim.engines import AUTO, ENGINES, Choice, choose_engine
 from kdsim.engines.base import SGD, Lane, State, check_device
 from kdsim.engines.recorder import METRICS, Record, Recording
 from kdsim.engines.shards import split
-from kdsim.fingerprint import Fingerprint, fingerprint
+from kdsim.fingerprint import fingerprint
 from kdsim.population import Population
+from kdsim.results.provenance import Fingerprint
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Computation, Study
@@ -344,7 +345,7 @@ def check_machine(cells: Sequence[Cell]) -> None:
 
 
 def predicted_rows(study: Study) -> list[dict[str, Any]]:
-    """Theory without simulation: one row a cell, in the study's order. See `kdsim.study.rows`."""
+    """Theory without simulation: one row a cell, in the study's order. See `kdsim.results.rows`."""
     table = []
     for cell in cells_of(study):
         predicted = rows.prediction(cell, pool(cell))

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdsim.config import CLASS, MARKS, kind_of
+from kdsim.conventions import FEWEST_REPLICAS, LARGEST_CHANGE
 from kdsim.intervals import ends
-from kdsim.measure.floors import FEWEST_REPLICAS
-from kdsim.study.rows import predicted_floor
-from kdsim.study.training_rows import TRAINING
-from kdsim.theory.second_order import LARGEST_CHANGE
+from kdsim.results.rows import TRAINING, predicted_floor
 
 Row = Mapping[str, Any]
 UNKNOWN_DRIFT = "drift?"

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kdsim.files import Damaged
+from kdsim.results.rows import TEACHER, TRAINING
+from kdsim.results.store import Store
 from kdsim.study import agreement
 from kdsim.study.agreement import Comparison
 from kdsim.study.local import Local
@@ -25,9 +27,8 @@ from kdsim.study.packs import Pack
 from kdsim.study.reproduce_plan import Selection, plan_of
 from kdsim.study.runner import SLICE_SECONDS, deferred_signals
 from kdsim.study.session import Progress, Session
-from kdsim.study.store import Store
 from kdsim.study.stored_configs import Classes
-from kdsim.study.training_rows import TEACHER, TRAINING
+from kdsim.study.weights import read_weights
 
 IDENTICAL, ROUNDING, STATISTICAL = "identical", "equal to rounding", "statistically equal"
 DIFFERS, NOT_CHECKED = "differs", "not checked"
@@ -169,7 +170,7 @@ def _unchecked(selection: Selection, digest: str, why: str, failed: bool) -> Ver
 def _weights(store: Store, digest: str, again: Store, new: str) -> list[agreement.Change]:
     """Weights of trained networks that are not bit for bit the same."""
     found = []
-    for own, other in zip(store.read_weights(digest), again.read_weights(new), strict=False):
+    for own, other in zip(read_weights(store, digest), read_weights(again, new), strict=False):
         for name, tensor in own.weights.items():
             rerun = other.weights.get(name)
             if rerun is None or tensor.shape != rerun.shape or not bool(((tensor == rerun) | (tensor != tensor)).all()):

@@ -13,11 +13,11 @@ from kdsim.config import ConfigError
 from kdsim.engines import Choice, choose_engine
 from kdsim.engines.base import Lane, check_device
 from kdsim.files import Damaged
+from kdsim.results.cells import CELLS
+from kdsim.results.store import STUDY_FILE, Store, read_study_info
 from kdsim.study.base import Cell
-from kdsim.study.cells import CELLS
 from kdsim.study.executors import Job
 from kdsim.study.packs import Pack, check_machine, packs, pool, require_memory
-from kdsim.study.store import STUDY_FILE, Store, read_study_info
 from kdsim.study.stored_configs import Classes, on_device, read_config
 from kdsim.study.trainings import jobs
 

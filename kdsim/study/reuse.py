@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdsim import config
 from kdsim.config import CLASS, FILES, SOURCE, ConfigError
 from kdsim.files import Damaged
-from kdsim.fingerprint import Fingerprint, fingerprint, same
+from kdsim.fingerprint import fingerprint
+from kdsim.results.provenance import POPULATION, Fingerprint, counted, other_sources, same, sources_of
+from kdsim.results.store import Store, read_study_info
 from kdsim.sources import kdsim_digest
 from kdsim.study.base import Cell, Computation, Study
-from kdsim.study.cells import POPULATION, sources_of
 from kdsim.study.packs import pool
-from kdsim.study.store import Store, read_study_info
 from kdsim.trainer import StudentTrainer, Teacher
 
 SHOWN = 12
@@ -114,14 +114,14 @@ def stored(
         found.add(digest)
     if moved:
         store.supersede(moved)
-        note(f"{_results(moved)} on other data than the problem gives now: run again")
+        note(f"{counted(moved)} on other data than the problem gives now: run again")
     if unknown:
         why = next(iter(unknown.values()))
-        note(f"whether {_results(unknown)} on the data that are there now could not be seen: {why}")
+        note(f"whether {counted(unknown)} on the data that are there now could not be seen: {why}")
     if others and rerun:
         store.supersede(others)
         found -= others.keys()
-        note(f"{_results(others)} computed by another source of kdsim: run again")
+        note(f"{counted(others)} computed by another source of kdsim: run again")
     elif others:
         note(str(other_sources({"source": source[:SHOWN]} for source in others.values())))
     return found & cells.keys()
@@ -132,22 +132,6 @@ def _data_or_error(cell: AnyCell) -> Fingerprint | str | None:
         return data_of(cell)
     except Exception as error:  # a study file's own problem can raise anything
         return config.error_line(error)
-
-
-def other_sources(rows: Iterable[Mapping[str, Any]]) -> str | None:
-    """How many stored rows another source of kdsim computed, in one line; None if there are none."""
-    own = kdsim_digest()[:SHOWN]
-    others = [row.get("source") or "not known" for row in rows if row.get("source") != own]
-    if not others:
-        return None
-    return (
-        f"{_results(others)} computed by another source of kdsim ({', '.join(sorted(set(others)))}; this is {own}): "
-        "run-study --rerun runs them again"
-    )
-
-
-def _results(digests: Any) -> str:
-    return f"{len(digests)} stored result{'s were' if len(digests) != 1 else ' was'}"
 
 
 def _data_key(cell: AnyCell) -> str:

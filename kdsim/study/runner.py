@@ -14,6 +14,9 @@ from typing import Any
 from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError
+from kdsim.results.labels import labelled
+from kdsim.results.store import Store
+from kdsim.results.unfinished import Plan
 from kdsim.study import reuse, rows, work
 from kdsim.study.base import Cell, Study
 from kdsim.study.executors import Executor, ExecutorGone, Job
@@ -22,10 +25,7 @@ from kdsim.study.local import Local
 from kdsim.study.packs import Pack, cells_of, packs, require_memory
 from kdsim.study.provenance import stamp
 from kdsim.study.session import Interrupted, Progress, Session
-from kdsim.study.store import Store
-from kdsim.study.training_rows import labelled
 from kdsim.study.trainings import jobs, warn_of_emulation
-from kdsim.study.unfinished import Plan
 
 __all__ = ["SLICE_SECONDS", "Interrupted", "Progress", "RunResult", "deferred_signals", "run"]
 

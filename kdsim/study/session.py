@@ -17,9 +17,10 @@ from filelock import BaseFileLock
 from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError
-from kdsim.fingerprint import Fingerprint, same
+from kdsim.results.provenance import POPULATION, Fingerprint, same
+from kdsim.results.store import Store
+from kdsim.results.unfinished import Plan, release
 from kdsim.study import work
-from kdsim.study.cells import POPULATION
 from kdsim.study.costs import step_cost
 from kdsim.study.executors import (
     FINISH_CELLS,
@@ -36,9 +37,8 @@ from kdsim.study.executors import (
 )
 from kdsim.study.packs import Pack
 from kdsim.study.reuse import data_of
-from kdsim.study.store import Store
+from kdsim.study.states import read_block, read_state, write_block, write_state
 from kdsim.study.trainings import Fitting, Training, jobs, require_trained
-from kdsim.study.unfinished import Plan, release
 from kdsim.trainer import Teacher
 
 POLL_SECONDS = 0.25
@@ -250,7 +250,7 @@ class Session:
             if unfinished.block_file(block.key).exists():
                 item.reached[number] = item.before[number] = block.replicas * pack.steps
                 continue
-            state, item.spent[number] = unfinished.read_state(block.key, pack.choice.engine)
+            state, item.spent[number] = read_state(unfinished, block.key, pack.choice.engine)
             if plan is None:  # of a state without a plan nobody knows on which points it was reached
                 state, item.spent[number] = None, 0.0
             item.before[number] = item.reached[number] = state.step * block.replicas if state else 0
@@ -294,7 +294,7 @@ class Session:
         population = walked.marks[POPULATION]
         if walked.record is None:
             self._plan(pack, population)
-            unfinished.write_state(block.key, pack.choice.engine, walked.state, item.spent[task.number])
+            write_state(unfinished, block.key, pack.choice.engine, walked.state, item.spent[task.number])
             item.tasks.appendleft(Walk(pack, task.number, walked.state, population))
             return
         ended = work.Ended(walked.record, walked.parameters, item.spent[task.number], walked.marks)
@@ -302,7 +302,7 @@ class Session:
             self._finish(item, pack, ended)
             return
         self._plan(pack, population)
-        unfinished.write_block(block.key, pack.choice.engine, ended)
+        write_block(unfinished, block.key, pack.choice.engine, ended)
         if not item.tasks and not item.flying:
             self._finish_pack(item, pack)
 
@@ -320,7 +320,7 @@ class Session:
 
         def blocks() -> Iterator[work.Ended]:
             for block in pack.blocks():
-                if (found := self.store.unfinished.read_block(block.key, pack.choice.engine)) is None:
+                if (found := read_block(self.store.unfinished, block.key, pack.choice.engine)) is None:
                     raise _Forgotten
                 yield found
 

@@ -9,11 +9,7 @@ import pandas as pd
 
 from kdsim.engines.recorder import Record
 from kdsim.measure.floors import tail_floor
-
-QUANTILES = (5, 25, 50, 75, 95)
-"""Percent."""
-
-CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE = "curves.parquet", "replicas.parquet", "spectrum.parquet"
+from kdsim.results.tables import QUANTILES
 
 
 def curves_table(record: Record) -> pd.DataFrame:
@@ -67,9 +63,3 @@ def replicas_table(record: Record) -> pd.DataFrame:
     }
     columns |= {f"final_{metric}": values[-1].numpy() for metric, values in record.curves.items()}
     return pd.DataFrame(columns)
-
-
-def parquets(curves: pd.DataFrame, replicas: pd.DataFrame, spectrum: pd.DataFrame | None = None) -> dict[str, bytes]:
-    """The tables of a cell as files, by their names."""
-    tables = {CURVES_FILE: curves, REPLICAS_FILE: replicas, SPECTRUM_FILE: spectrum}
-    return {name: table.to_parquet(index=False) for name, table in tables.items() if table is not None}

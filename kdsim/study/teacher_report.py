@@ -9,10 +9,9 @@ import pandas as pd
 import torch
 
 from kdsim.measure.comparison import RankCorrelation, differences, rank_correlation
+from kdsim.results.rows import COMPUTATION, TEACHER, TRAINING
 from kdsim.study import deviation_report
-from kdsim.study.computations import COMPUTATION
 from kdsim.study.report import Row, Table, computation_tables, interval_text, number, plus_minus, training_table
-from kdsim.study.training_rows import TEACHER, TRAINING
 
 BASELINE = "deterministic"
 """Students of other teachers, and of none, are compared with its students."""

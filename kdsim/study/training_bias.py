@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdsim.conventions import GROUPS
 from kdsim.measure import bias_variance
 from kdsim.measure.decomposition import columns
 from kdsim.population import Population
@@ -17,7 +18,7 @@ from kdsim.simplex import kl_divergence
 from kdsim.trainer import StudentTrainer, Trained, teacher_log_probs
 from kdsim.training.evaluation import log_probs_of
 from kdsim.training.fitted import FittedTeacher
-from kdsim.training.groups import GROUPS, equal_groups_prior, groups_of, mean_by_group
+from kdsim.training.groups import equal_groups_prior, groups_of, mean_by_group
 
 
 def bias_columns(

@@ -24,21 +24,20 @@ from kdsim.data import Pools
 from kdsim.files import Damaged, Unreadable
 from kdsim.measure.convergence import in_window, summarise
 from kdsim.measure.deviations import over_replicas
+from kdsim.results.json_files import json_ready
+from kdsim.results.provenance import POPULATION, TEACHER_SOURCE, source_of
+from kdsim.results.rows import TEACHER, TRAINING
+from kdsim.results.store import Store
 from kdsim.sources import kdsim_digest
 from kdsim.study.base import Cell, Computation, Study
-from kdsim.study.cells import POPULATION, TEACHER_SOURCE, source_of
 from kdsim.study.computations import Computing
 from kdsim.study.packs import Estimate, cells_of, check_machine
 from kdsim.study.reuse import data_of_training
-from kdsim.study.rows import json_ready
-from kdsim.study.store import Store
 from kdsim.study.tables import columns_over_replicas
 from kdsim.study.training_bias import bias_columns, prior_bias
 from kdsim.study.training_deviations import PREFIX, student_deviations
 from kdsim.study.training_probes import probe
 from kdsim.study.training_rows import (
-    TEACHER,
-    TRAINING,
     known,
     over_teachers,
     student_name,
@@ -47,6 +46,7 @@ from kdsim.study.training_rows import (
     teacher_quality,
     teacher_summary,
 )
+from kdsim.study.weights import read_weights
 from kdsim.trainer import StudentTrainer, Teacher, Trained, fit_teacher, teacher_scores
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.record import TrainingRecord
@@ -274,7 +274,7 @@ def fitted_teachers(teacher: Teacher, store: Store, stop: Stop = lambda: False) 
     """
     pools, digest, training = teacher.training.pools(), config.digest(teacher), config.digest(teacher.training)
     require_trained(teacher, store)
-    networks = store.read_weights(training)
+    networks = read_weights(store, training)
     found = []
     for number in range(teacher.count):
         file = store.teacher_file(digest, number)

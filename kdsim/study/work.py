@@ -19,14 +19,14 @@ from kdsim import config, trainer
 from kdsim.config import ConfigError
 from kdsim.engines.base import State
 from kdsim.engines.recorder import Record, join
-from kdsim.fingerprint import Fingerprint, same
+from kdsim.results.provenance import POPULATION, Fingerprint, same
+from kdsim.results.tables import parquets
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell
-from kdsim.study.cells import POPULATION
 from kdsim.study.packs import KEPT_POOLS, Pack, Prepared, doubt_pools, pool
 from kdsim.study.provenance import stamp
 from kdsim.study.risk_curves import risk_curves
-from kdsim.study.tables import curves_table, parquets, replicas_table
+from kdsim.study.tables import curves_table, replicas_table
 from kdsim.threads import one_thread
 
 
@@ -71,7 +71,7 @@ class FinishedCell:
     Attributes:
         digest: its name.
         info: the content of cell.json.
-        tables: its files, see `kdsim.study.tables.parquets`.
+        tables: its files, see `kdsim.results.tables.parquets`.
     """
 
     digest: str

@@ -25,6 +25,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from kdsim.config import ConfigError
+from kdsim.conventions import LARGEST_CHANGE
 from kdsim.population import Population
 from kdsim.students.base import LinearStudent
 from kdsim.theory.stationary import curvature
@@ -38,9 +39,6 @@ TOLERANCE = 1e-12
 """Relative residual at which conjugate gradients stop."""
 LIMIT_TOLERANCE = 1e-8
 """Relative residual of the eigenvector that gives the stability limit; its eigenvalue is more accurate still."""
-LARGEST_CHANGE = 1 / 3
-"""Largest relative change from first to second order, 1 - first / second, at which second order is stated for a loss
-that is not quadratic. The series in the step size is nearly geometric: so large is its next term, relatively."""
 _MOST_ITERATIONS = 2_000
 _DENSE = 400
 """Size of a matrix space up to which the stability limit comes from a dense eigenvalue problem."""

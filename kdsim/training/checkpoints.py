@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdsim.config import ConfigError
-from kdsim.files import Damaged, read_checked, write_checked
+from kdsim.files import Damaged
+from kdsim.tensors import read_checked, write_checked
 
 ALL = "all"
 """Stands for the number of a replica in the name of the state of all of them."""

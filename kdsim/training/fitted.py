@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from kdsim.config import ConfigError
-from kdsim.files import read_checked, write_checked
 from kdsim.sources import kdsim_digest
+from kdsim.tensors import read_checked, write_checked
 from kdsim.training.trained import TrainedNetwork, by_text
 
 

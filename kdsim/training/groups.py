@@ -12,11 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdsim.conventions import GROUPS
 from kdsim.losses.ltkd import class_groups
 from kdsim.scores import top_k_accuracy
-
-GROUPS = ("head", "medium", "tail")
-"""Names of the groups, from many to few training images: a third of the classes each, see `class_groups`."""
 
 Groups = Sequence[Tensor]
 """Indices of the classes of each group, (K_G,) int64."""

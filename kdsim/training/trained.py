@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from kdsim.config import ConfigError
 from kdsim.data.augmentation import Normalisation, Unchanged
-from kdsim.files import read_checked, write_checked
 from kdsim.networks import POINT_NETWORKS, build
+from kdsim.tensors import read_checked, write_checked
 
 _CONTENT = (
     ("network", str, "a name"), ("classes", int, "a number"), ("training", str, "a digest"), ("data", str, "a digest"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kdsim.study.store import StudyResults
+from kdsim.results.store import StudyResults
 
 
 def results(

@@ -13,7 +13,7 @@ from kdsim.claims import CLAIMS
 from kdsim.claims.base import Claim
 from kdsim.claims.verdicts import CONDITIONS, FAILS, HOLDS, OPEN, REFUTED, SHOWN, Decided, decide, verdict
 from kdsim.config import ConfigError, by_name
-from kdsim.study.store import StudyResults
+from kdsim.results.store import StudyResults
 
 CLAIM = {claim.name: claim for claim in CLAIMS}
 

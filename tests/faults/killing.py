@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kdsim import files
-from kdsim.study import runner, store
+from kdsim.results import store
+from kdsim.study import runner
 from kdsim.study.base import Study
 
 

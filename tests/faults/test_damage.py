@@ -19,10 +19,10 @@ from processes import SIMULATIONS, kdsim, leftovers, run_study, save_often, stor
 
 from kdsim.config import ConfigError, digest
 from kdsim.files import signed
+from kdsim.results.store import Store, read_study
 from kdsim.study import executors, packs, runner
 from kdsim.study.base import Computed, Study
 from kdsim.study.runner import Interrupted, RunResult
-from kdsim.study.store import Store, read_study
 from kdsim.study.trainings import Training
 from kdsim.trainer import StudentTrainer
 

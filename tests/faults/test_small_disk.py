@@ -17,9 +17,9 @@ from fault_simulations import FaultSimulations
 from processes import DISK, SIMULATIONS, TRAININGS, Ended, finish_study, in_child, kdsim, leftovers, run_study, stored
 
 from kdsim.files import StorageError
+from kdsim.results.store import Store, read_study
 from kdsim.study import runner
 from kdsim.study.local import Local
-from kdsim.study.store import Store, read_study
 
 PAGE = 4096
 FULL = re.compile(r"kdsim: error: .* cannot be written.*No space left on device.*; the same command goes on from there")

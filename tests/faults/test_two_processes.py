@@ -14,10 +14,10 @@ from fault_trainings import FaultTrainings
 from processes import Child, leftovers, save_often, stored
 
 from kdsim.config import digest
+from kdsim.results.unfinished import Unfinished
 from kdsim.study import runner
 from kdsim.study.base import Study
 from kdsim.study.packs import packs
-from kdsim.study.unfinished import Unfinished
 
 LONG = FaultSimulations("autograd", steps=10_000, replicas=20, seeds=(0, 1))
 BLOCKS = 9

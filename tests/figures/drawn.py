@@ -72,7 +72,7 @@ def curves(cells: Iterable[str], columns: Iterable[str], **shared: Sequence[floa
 
 
 def results(rows: pd.DataFrame, settings: Mapping[str, Any] | None = None, **tables: pd.DataFrame) -> Any:
-    """What a figure is drawn from (`kdsim.study.store.StudyResults`)."""
+    """What a figure is drawn from (`kdsim.results.store.StudyResults`)."""
     empty = pd.DataFrame({"cell": []})
     tables = {"curves": empty, "replicas": empty, "spectrum": empty} | tables
     records = [

@@ -24,9 +24,10 @@ from hostile.encoded import Planted
 from hostile.harness import Box, Case
 from hostile.settings import TINY
 from kdsim.cli_run import load_study, settings_of
-from kdsim.files import HEAD, read_checked, sha256, write_checked
+from kdsim.files import sha256
 from kdsim.study import runner
 from kdsim.study.runner import Progress
+from kdsim.tensors import HEAD, read_checked, write_checked
 
 IMAGES = ["data.problem.samples=60", "data.problem.validation_samples=20", "data.problem.test_samples=20"]
 TRAIN = ["network=resnet8", "data=known-images", "recipe.batch_size=20", "evaluations=2", *IMAGES]

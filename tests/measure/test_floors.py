@@ -9,9 +9,10 @@ import pytest
 import torch
 from scipy import stats
 
+from kdsim.conventions import FEWEST_REPLICAS
 from kdsim.engines import ENGINES, METRICS, SGD, Lane, Record, Recording
 from kdsim.measure import interval, measure, tail_floor
-from kdsim.measure.floors import FEWEST_REPLICAS, drift_z_limit
+from kdsim.measure.floors import drift_z_limit
 from kdsim.problems import SimplexLinear
 from kdsim.students import LeastSquares, minimiser
 from kdsim.supervision import OneHot

@@ -12,20 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdsim.config import ConfigError
+from kdsim.conventions import GROUPS
 from kdsim.measure import interval
 from kdsim.measure.bias_variance import _jackknife, bias_and_variance, geometric_mean, measured, removed
 from kdsim.population import Population
 from kdsim.simplex import kl_divergence
 from kdsim.training.evaluation import scored, scores
-from kdsim.training.groups import (
-    GROUPS,
-    between_and_within,
-    equal_groups_prior,
-    group_names,
-    groups_of,
-    masses,
-    mean_by_group,
-)
+from kdsim.training.groups import between_and_within, equal_groups_prior, group_names, groups_of, masses, mean_by_group
 
 
 def close(value: Tensor, expected: Tensor) -> None:

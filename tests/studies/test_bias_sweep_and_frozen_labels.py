@@ -7,11 +7,11 @@ import pytest
 from kdsim.config import ConfigError, digest
 from kdsim.figures import FIGURES
 from kdsim.problems import GaussianMixture
+from kdsim.results.store import read_study
 from kdsim.studies.bias_sweep import BiasSweep
 from kdsim.studies.frozen_labels import FrozenLabels
 from kdsim.study.report import results_table
 from kdsim.study.runner import run
-from kdsim.study.store import read_study
 from kdsim.supervision import Exact, OneHot
 from kdsim.theory import constants
 

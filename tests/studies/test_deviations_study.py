@@ -21,14 +21,15 @@ from kdsim.figures import FIGURES
 from kdsim.losses import CrossEntropy, LabelCrossEntropy, Switched
 from kdsim.measure.deviations import deviations
 from kdsim.problems import Images
+from kdsim.results.store import Store, StudyResults, read_study
 from kdsim.studies import Deviations
 from kdsim.studies.deviations import switches
 from kdsim.study import deviation_report, runner, teacher_report
 from kdsim.study.eigen_paths import EigenPaths
 from kdsim.study.packs import cells_of
-from kdsim.study.store import Store, StudyResults, read_study
 from kdsim.study.training_deviations import student_deviations
 from kdsim.study.trainings import fitted_teachers
+from kdsim.study.weights import read_weights
 from kdsim.teachers import DeepEnsemble, Deterministic
 from kdsim.teachers.other_start import OtherStart
 from kdsim.trainer import StudentTrainer, Teacher, fit_teacher, teacher_log_probs
@@ -145,7 +146,7 @@ def recomputed(store: Store, student: StudentTrainer) -> list[dict[str, float]]:
     test = student.pools().test
     teachers = fitted_teachers(student.teacher, store)
     found = []
-    for number, network in enumerate(store.read_weights(digest(student))):
+    for number, network in enumerate(read_weights(store, digest(student))):
         fitted = teachers[number % len(teachers)]
         said = teacher_log_probs(student.teacher, fitted, test).exp().mean(0).log()
         own = log_probs_of(network.module(), test.x, network.normalisation, mixed=False)

@@ -9,8 +9,8 @@ import pytest
 
 from kdsim.cli import main
 from kdsim.config import source_digest
+from kdsim.results.store import Store
 from kdsim.study.loading import study_of_file
-from kdsim.study.store import Store
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "xor_sweep.py"
 

@@ -12,22 +12,23 @@ import torch
 from kdsim import config
 from kdsim.cli import main
 from kdsim.config import digest
+from kdsim.conventions import GROUPS
 from kdsim.data import Cifar10, KnownImages, KnownPoints
 from kdsim.engines import GradientDescent, StepDecay
 from kdsim.losses import DKD, KD, LTKD, BalancedSoftmax, LabelCrossEntropy, LogitAdjustment
 from kdsim.problems import GaussianMixture, Images, LongTail, SoftmaxLinear
 from kdsim.problems.long_tail import balanced_prior, exponential_prior, under_prior
+from kdsim.results.store import StudyResults, read_study
 from kdsim.simplex import kl_divergence
 from kdsim.studies.long_tail import ON_LABELS, TAUGHT, LongTailStudy
 from kdsim.study import group_report, runner
 from kdsim.study.packs import cells_of
-from kdsim.study.store import StudyResults, read_study
 from kdsim.study.training_bias import bias_columns
 from kdsim.supervision import Dirichlet, Exact, OneHot
 from kdsim.teachers import Deterministic
 from kdsim.trainer import ImageNetwork, PointNetwork, StudentTrainer
 from kdsim.training import Recipe
-from kdsim.training.groups import GROUPS, groups_of
+from kdsim.training.groups import groups_of
 
 SMALL = LongTailStudy(
     data=("points",),

@@ -7,9 +7,9 @@ import pytest
 
 from kdsim.config import ConfigError
 from kdsim.problems import Digits, GaussianMixture, SimplexLinear, SoftmaxLinear
+from kdsim.results.store import read_study
 from kdsim.studies import NoiseSweep
 from kdsim.study.runner import run
-from kdsim.study.store import read_study
 from kdsim.theory import constants
 
 SMALL = {"samples": 300}

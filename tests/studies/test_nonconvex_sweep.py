@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from kdsim.config import ConfigError, digest
 from kdsim.figures import FIGURES
 from kdsim.figures.nonconvex_sweep import _floors
+from kdsim.results.store import read_study
 from kdsim.studies import NonconvexSweep
 from kdsim.study.report import results_table
 from kdsim.study.runner import run
-from kdsim.study.store import read_study
 from kdsim.supervision import Exact, OneHot
 
 

@@ -14,12 +14,12 @@ from kdsim.engines.samples import Samples
 from kdsim.figures import FIGURES
 from kdsim.population import Population
 from kdsim.problems import GaussianMixture
+from kdsim.results.store import read_study
 from kdsim.scores import expected_calibration_error, negative_log_likelihood
 from kdsim.students import MLP, FactoredLeastSquares, SoftmaxRegression
 from kdsim.studies import PaperSynthetic
 from kdsim.study.report import results_table
 from kdsim.study.runner import run
-from kdsim.study.store import read_study
 from kdsim.supervision import Dirichlet, Exact, OneHot
 
 POOL = GaussianMixture(classes=3, dimension=4, samples=90).population(1)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from kdsim.config import ConfigError
+from kdsim.results.store import read_study
 from kdsim.studies import PLSweep
 from kdsim.study.runner import run
-from kdsim.study.store import read_study
 from kdsim.theory import constants
 
 Z_LIMIT = 4.5

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from kdsim.config import ConfigError
 from kdsim.figures.step_size_sweep import _check
 from kdsim.problems import GaussianMixture, SimplexLinear
+from kdsim.results.store import read_study
 from kdsim.students import LeastSquares, SoftmaxRegression
 from kdsim.studies import BatchSweep, StepSizeSweep
 from kdsim.studies.common import slowest_rate
 from kdsim.study.runner import run
-from kdsim.study.store import read_study
 from kdsim.supervision import OneHot
 from kdsim.theory import SecondMoments, constants
 

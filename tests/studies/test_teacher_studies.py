@@ -17,13 +17,13 @@ from kdsim.data import Cifar10, Cifar10H, KnownImages
 from kdsim.losses import BayesianKD
 from kdsim.measure.comparison import differences, rank_correlation
 from kdsim.problems import Images
+from kdsim.results.store import StudyResults, read_study
 from kdsim.studies import BayesianLosses, BNNAblation, FewShot, Guideline, PosteriorSamples, TeacherKinds, Temperature
 from kdsim.studies.teacher_kinds import TeacherStudy
 from kdsim.studies.teacher_sweeps import part_of
 from kdsim.study import runner, teacher_report
 from kdsim.study.packs import cells_of
 from kdsim.study.report import settings
-from kdsim.study.store import StudyResults, read_study
 from kdsim.teachers import TEACHERS
 from kdsim.teachers.kinds import KINDS, teacher_of
 from kdsim.trainer import ImageNetwork, StudentTrainer, Teacher

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from kdsim.files import sha256, signed
-from kdsim.study.cells import CELL_FILE, CELLS
+from kdsim.results.cells import CELL_FILE, CELLS
 
 Change = Callable[[dict[str, Any], dict[str, pd.DataFrame]], None]
 

@@ -13,10 +13,10 @@ from tiny_study import Tiny
 
 from kdsim.config import ConfigError
 from kdsim.engines.recorder import join
+from kdsim.results.store import Store, read_study
+from kdsim.results.unfinished import PARTIAL, Plan
 from kdsim.study import packs, runner, work
 from kdsim.study.executors import Walk
-from kdsim.study.store import PARTIAL, Store, read_study
-from kdsim.study.unfinished import Plan
 from kdsim.supervision import Exact, OneHot
 
 

@@ -19,16 +19,17 @@ from tiny_study import Tiny
 from kdsim import config
 from kdsim.cli import main
 from kdsim.data import KnownImages
-from kdsim.files import temporary_beside, write_checked
+from kdsim.files import temporary_beside
 from kdsim.problems import Images, SoftmaxLinear
+from kdsim.results.store import Store
 from kdsim.study import runner
 from kdsim.study.checking import BROKEN, NOTICE, Finding, check
 from kdsim.study.provenance import stamp
 from kdsim.study.runner import Interrupted, Progress
-from kdsim.study.store import Store
 from kdsim.study.trainings import Training, fitted_teachers
 from kdsim.supervision import Exact, OneHot
 from kdsim.teachers import Deterministic
+from kdsim.tensors import write_checked
 from kdsim.trainer import ImageNetwork, StudentTrainer
 from kdsim.training import Recipe, TrainedNetwork
 

@@ -13,10 +13,10 @@ from tiny_study import Tiny
 from kdsim.cli import main
 from kdsim.config import ConfigError, digest
 from kdsim.files import signed
+from kdsim.results.store import Store, read_study
 from kdsim.study import computations, report, runner, teacher_report, trainings
 from kdsim.study.base import Computation
 from kdsim.study.packs import cells_of
-from kdsim.study.store import Store, read_study
 
 FILE = """
 from dataclasses import dataclass, field

@@ -15,9 +15,9 @@ from tiny_study import Tiny
 from kdsim.cli import main
 from kdsim.config import digest
 from kdsim.problems import SoftmaxLinear
+from kdsim.results.store import Store
 from kdsim.study import cost_table, runner
 from kdsim.study.cost_table import Cost, StudyCost, study_cost
-from kdsim.study.store import Store
 from kdsim.supervision import Exact, OneHot
 
 STUDY = Tiny(problem=SoftmaxLinear(samples=32), supervisions=(Exact(), OneHot()), steps=20_000)

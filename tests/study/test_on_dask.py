@@ -26,6 +26,8 @@ from kdsim.cli import main
 from kdsim.config import ConfigError, digest
 from kdsim.data import KnownPoints
 from kdsim.problems import SoftmaxLinear
+from kdsim.results.store import Store
+from kdsim.results.tables import CURVES_FILE, REPLICAS_FILE
 from kdsim.study import loading, on_dask, runner
 from kdsim.study.dask_worker import Sent, choice_on_worker, packed, run_task
 from kdsim.study.executors import ExecutorGone, Failed, Walk
@@ -33,8 +35,6 @@ from kdsim.study.loading import import_study_file
 from kdsim.study.on_dask import OnDask
 from kdsim.study.packs import packs
 from kdsim.study.runner import Interrupted, Progress
-from kdsim.study.store import Store
-from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE
 from kdsim.teachers import Deterministic
 from kdsim.trainer import PointNetwork, StudentTrainer
 from kdsim.training import Recipe

@@ -19,13 +19,13 @@ from tiny_study import Tiny
 from kdsim import config
 from kdsim.cli import main
 from kdsim.problems import SoftmaxLinear
+from kdsim.results.store import Store, read_study
+from kdsim.results.unfinished import Plan
 from kdsim.study import runner
 from kdsim.study.agreement import LEVEL, Figure
 from kdsim.study.base import Computation, Computed, Study
 from kdsim.study.reproduce import promised
 from kdsim.study.reproduce_plan import choose
-from kdsim.study.store import Store, read_study
-from kdsim.study.unfinished import Plan
 
 TINY_FILE = str(Path(tiny_study.__file__))
 SWEEP = ["noise-sweep", "--quick", "--set", "problem=softmax-linear", "--set", "problem.samples=64", "--replicas", "4"]

@@ -21,12 +21,13 @@ from kdsim.config import ConfigError, digest
 from kdsim.data import KnownPoints
 from kdsim.population import Population
 from kdsim.problems import SoftmaxLinear
+from kdsim.results.store import Store, read_study
+from kdsim.results.tables import CURVES_FILE
+from kdsim.results.unfinished import release
 from kdsim.study import runner, work
 from kdsim.study.base import Study
 from kdsim.study.checking import check
-from kdsim.study.store import Store, read_study
-from kdsim.study.tables import CURVES_FILE
-from kdsim.study.unfinished import release
+from kdsim.study.weights import read_weights
 from kdsim.supervision import Exact, OneHot
 from kdsim.teachers import Deterministic
 from kdsim.trainer import PointNetwork, StudentTrainer
@@ -63,8 +64,9 @@ def other_source(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes this process another kdsim, or the same again."""
 
     def become(digest: str | None) -> None:
-        for module in ("provenance", "store", "reuse", "checking", "trainings"):
-            name = f"kdsim.study.{module}.kdsim_digest"
+        studies = (f"study.{name}" for name in ("provenance", "reuse", "checking", "trainings"))
+        for module in ("results.provenance", "results.store", *studies):
+            name = f"kdsim.{module}.kdsim_digest"
             monkeypatch.setattr(name, sources.kdsim_digest if digest is None else lambda: digest)
 
     return become
@@ -261,7 +263,7 @@ def test_other_data_of_trainings_are_not_reused(monkeypatch: pytest.MonkeyPatch)
     assert result.replica_steps == first.replica_steps
     store = Store("results")
     fitted = FittedTeacher.load(store.teacher_file(digest(Deterministic(TRAINING)), 0))
-    assert same_networks(fitted.networks, store.read_weights(digest(TRAINING))[:1])
+    assert same_networks(fitted.networks, read_weights(store, digest(TRAINING))[:1])
     assert run(Trainings())[1] == []
 
 

@@ -19,6 +19,9 @@ from tiny_study import SmallPool, Tiny
 from kdsim.config import ConfigError, digest
 from kdsim.engines import SGD, Choice, Recording
 from kdsim.population import Population
+from kdsim.results.store import STUDY_FILE, TABLE_FILE, Store, read_study
+from kdsim.results.tables import CURVES_FILE, REPLICAS_FILE
+from kdsim.results.unfinished import NO_LOCKS
 from kdsim.students import SoftmaxRegression
 from kdsim.study import packs, runner, work
 from kdsim.study.base import Cell
@@ -26,9 +29,6 @@ from kdsim.study.executors import Outcome, Task, Walk
 from kdsim.study.local import Local
 from kdsim.study.report import results_table
 from kdsim.study.runner import Interrupted, Progress
-from kdsim.study.store import STUDY_FILE, TABLE_FILE, Store, read_study
-from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE
-from kdsim.study.unfinished import NO_LOCKS
 from kdsim.supervision import Exact, OneHot
 
 LONG = Tiny(steps=3000, replicas=64)

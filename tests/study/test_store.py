@@ -16,13 +16,18 @@ from kdsim.config import ConfigError
 from kdsim.engines.base import State
 from kdsim.engines.recorder import METRICS, Record
 from kdsim.files import Damaged, StorageError, Unreadable, signed
+from kdsim.results.cells import CELL_FILE, STORE_VERSION, UNSIGNED
+from kdsim.results.json_files import json_ready, json_text
+from kdsim.results.provenance import source_of
+from kdsim.results.rows import flat_row, predicted_floor
+from kdsim.results.store import STUDY_FILE, Store, read_study
+from kdsim.results.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE
+from kdsim.results.unfinished import NO_LOCKS, release
 from kdsim.study import runner
-from kdsim.study.cells import CELL_FILE, STORE_VERSION, UNSIGNED, json_text, source_of
 from kdsim.study.checking import UNREAD, check
-from kdsim.study.rows import bound_curve, flat_row, json_ready, predicted_floor
-from kdsim.study.store import STUDY_FILE, Store, read_study
-from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE, curves_table, replicas_table
-from kdsim.study.unfinished import NO_LOCKS, release
+from kdsim.study.rows import bound_curve
+from kdsim.study.states import read_state, write_state
+from kdsim.study.tables import curves_table, replicas_table
 from kdsim.untrusted import read_file
 
 INFO = {"cell": {"class": "Cell"}, "summary": {}, "prediction": {"mu": 1.0}, "measurement": {"floor": math.inf}}
@@ -118,33 +123,33 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, blocked: str
 
 def test_partial_state_comes_back_bit_for_bit(store: Store) -> None:
     state = State(7, torch.rand(2, 3, 4), {"sum": torch.rand(2, dtype=torch.float64)})
-    store.unfinished.write_state("p", "torch", state, 1.5)
-    read, seconds = store.unfinished.read_state("p", "torch")
+    write_state(store.unfinished, "p", "torch", state, 1.5)
+    read, seconds = read_state(store.unfinished, "p", "torch")
     assert read is not None and read.step == 7 and seconds == 1.5
     for name, value in vars(state).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(getattr(read, name), value)
     assert torch.equal(read.recorder["sum"], state.recorder["sum"])
     store.unfinished.forget("p", ["p"])
-    assert store.unfinished.read_state("p", "torch") == (None, 0.0)
+    assert read_state(store.unfinished, "p", "torch") == (None, 0.0)
 
 
 def test_a_damaged_partial_state_is_refused_with_advice(store: Store) -> None:
     store.unfinished.state_file("p").write_bytes(b"PK")
     with pytest.raises(Damaged, match=r"p\.pt is not a file of kdsim.* delete it"):
-        store.unfinished.read_state("p", "torch")
+        read_state(store.unfinished, "p", "torch")
 
 
 def test_another_engine_does_not_go_on_with_a_state(store: Store) -> None:
-    store.unfinished.write_state("p", "torch", State(7, torch.rand(2, 3, 4), {}), 1.5)
+    write_state(store.unfinished, "p", "torch", State(7, torch.rand(2, 3, 4), {}), 1.5)
     with pytest.raises(Damaged, match=r"p\.pt is of engine torch, not of autograd: delete it"):
-        store.unfinished.read_state("p", "autograd")
+        read_state(store.unfinished, "p", "autograd")
 
 
 def test_a_state_without_a_step_is_refused(store: Store) -> None:
-    store.unfinished.write_state("p", "torch", State("x", torch.rand(2, 3, 4), {}), 1.5)
+    write_state(store.unfinished, "p", "torch", State("x", torch.rand(2, 3, 4), {}), 1.5)
     with pytest.raises(Damaged, match="step is x"):
-        store.unfinished.read_state("p", "torch")
+        read_state(store.unfinished, "p", "torch")
 
 
 @pytest.mark.parametrize(
@@ -389,7 +394,8 @@ def test_a_cell_that_cannot_be_read_is_left_where_it_is(
             raise PermissionError(13, "Permission denied", str(path))
         return read_file(path, *arguments)
 
-    monkeypatch.setattr("kdsim.study.cells.read_file", denied)
+    for module in ("cells", "json_files"):
+        monkeypatch.setattr(f"kdsim.results.{module}.read_file", denied)
     file = Store(tmp_path).cell_folder(digest) / name
     for repair in (False, True):
         with pytest.raises(Unreadable, match=rf"'{file}' cannot be read \(Permission denied\), which is no damage"):
@@ -403,7 +409,7 @@ def test_a_plan_that_cannot_be_read_is_no_damage(store: Store, monkeypatch: pyte
     def denied(path: Path, *arguments: int) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("kdsim.study.unfinished.read_file", denied)
+    monkeypatch.setattr("kdsim.results.unfinished.read_file", denied)
     with pytest.raises(Unreadable, match="which is no damage"):
         store.unfinished.read_plan(store.unfinished.plan_file("p"))
 

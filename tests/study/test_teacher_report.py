@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdsim.results.rows import TEACHER, TRAINING
 from kdsim.study import teacher_report
-from kdsim.study.training_rows import TEACHER, TRAINING
 
 SETTING = {
     "data": "known-images", "imbalance": None, "student": "resnet8", "recipe": "crd", "epochs": 4.0,

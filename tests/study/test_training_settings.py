@@ -15,14 +15,16 @@ from tiny_study import Tiny
 from kdsim.config import ConfigError, digest, source_digest
 from kdsim.engines import SGD, Adam, Cosine, GradientDescent, StepDecay
 from kdsim.problems import SimplexLinear
+from kdsim.results.rows import predicted_floor
+from kdsim.results.store import Store, read_study
+from kdsim.results.tables import CURVES_FILE, REPLICAS_FILE
 from kdsim.students import MLP, LeastSquares, LinearStudent, NetworkStudent, SoftmaxRegression
 from kdsim.study import runner
 from kdsim.study.base import Cell
 from kdsim.study.loading import load
-from kdsim.study.rows import predicted_floor, prediction
+from kdsim.study.rows import prediction
 from kdsim.study.runner import Interrupted
-from kdsim.study.store import Store, read_study
-from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE
+from kdsim.study.states import read_state
 from kdsim.supervision import Exact, OneHot
 from kdsim.theory.prediction import Prediction
 
@@ -153,7 +155,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, student) -> None
     with pytest.raises(Interrupted, match=r"at step [2-5]\d\d of 600"):
         runner.run(study, tmp_path / "cut", progress=interrupt)
     (partial,) = (tmp_path / "cut" / "partial").rglob("*.pt")
-    state, _ = Store(tmp_path / "cut").unfinished.read_state(partial.stem, None)
+    state, _ = read_state(Store(tmp_path / "cut").unfinished, partial.stem, None)
     assert set(state.buffers) == {"first_moment", "second_moment"} and state.buffers["second_moment"].all()
     result = runner.run(study, tmp_path / "cut")
     assert 0 < result.replica_steps < 3 * 256 * 401

@@ -16,11 +16,12 @@ from kdsim.engines import SGD, Lane, Recording
 from kdsim.measure import interval, tail_floor
 from kdsim.population import Population
 from kdsim.problems import Digits, GaussianMixture, SimplexLinear
+from kdsim.results.rows import flat_row
 from kdsim.rng import Draws, Stream
 from kdsim.students import LeastSquares, SoftmaxRegression, minimiser
 from kdsim.study.base import Cell
 from kdsim.study.report import cells_table
-from kdsim.study.rows import flat_row, prediction, summary
+from kdsim.study.rows import prediction, summary
 from kdsim.supervision import Dirichlet, Exact, Independent, OneHot, Temperature
 from kdsim.supervision.base import Batch
 from kdsim.theory import (

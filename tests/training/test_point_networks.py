@@ -20,11 +20,12 @@ from kdsim.measure.convergence import summarise
 from kdsim.networks import POINT_NETWORKS
 from kdsim.population import Population
 from kdsim.problems import GaussianMixture, Images, LongTail
+from kdsim.results.store import Store
 from kdsim.study import runner
 from kdsim.study.base import Study
 from kdsim.study.provenance import stamp
-from kdsim.study.store import Store
 from kdsim.study.trainings import Training, estimate, planned_rows
+from kdsim.study.weights import read_weights
 from kdsim.supervision import Dirichlet, Exact, OneHot, Supervision
 from kdsim.teachers import (
     MCMI,
@@ -498,7 +499,7 @@ def test_a_study_of_points(tmp_path):
     for row in (student, taught):
         assert row["diverged"] == 0 and row["test_bcp_kl"] > 0 and row["images_per_replica_second"] > 0
         assert row["test_accuracy_low"] <= row["test_accuracy"] <= row["test_accuracy_high"]
-    networks = Store(tmp_path).read_weights(digest(study.cells()[0]))
+    networks = read_weights(Store(tmp_path), digest(study.cells()[0]))
     assert [network.replica for network in networks] == [0, 1, 2] and networks[0].inputs == 4
     assert runner.run(study, tmp_path).replica_steps == 0 and list((tmp_path / "partial").iterdir()) == []
 

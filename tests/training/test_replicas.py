@@ -13,8 +13,8 @@ from tiny_training import tiny, visits
 from kdsim.config import ConfigError
 from kdsim.data import CropFlip
 from kdsim.engines import GradientDescent
+from kdsim.results.store import Store
 from kdsim.study import trainings
-from kdsim.study.store import Store
 from kdsim.study.trainings import Fitting, Training
 from kdsim.teachers import Deterministic
 from kdsim.training import Recipe, Walk

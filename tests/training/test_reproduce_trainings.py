@@ -13,9 +13,9 @@ from tiny_training import tiny
 from kdsim.cli import main
 from kdsim.engines import GradientDescent
 from kdsim.losses import KD
+from kdsim.results.store import Store
 from kdsim.study import runner
 from kdsim.study.base import Study
-from kdsim.study.store import Store
 from kdsim.teachers import Deterministic
 from kdsim.trainer import StudentTrainer, Teacher
 from kdsim.training import Recipe, TrainedNetwork

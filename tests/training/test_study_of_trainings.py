@@ -20,12 +20,13 @@ from kdsim.data import Cifar10
 from kdsim.engines import GradientDescent
 from kdsim.losses import KD, DistillationLoss
 from kdsim.problems import GaussianMixture
+from kdsim.results.store import TABLE_FILE, Store, read_study
+from kdsim.results.tables import CURVES_FILE, REPLICAS_FILE
 from kdsim.students import MLP
 from kdsim.study import runner
 from kdsim.study.base import Study
 from kdsim.study.runner import Interrupted, Progress
-from kdsim.study.store import TABLE_FILE, Store, read_study
-from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE
+from kdsim.study.weights import read_weights
 from kdsim.supervision import Dirichlet, OneHot
 from kdsim.teachers import Deterministic
 from kdsim.trainer import StudentTrainer
@@ -114,7 +115,7 @@ def test_rows_and_tables(out: Path) -> None:
 
 @pytest.mark.slow
 def test_stored_weights_load_and_score_as_stored(out: Path) -> None:
-    networks = Store(out).read_weights(digest(TEACHER))
+    networks = read_weights(Store(out), digest(TEACHER))
     assert [network.replica for network in networks] == [0, 1]
     replicas = Store(out).read_cell(digest(TEACHER)).replicas
     pool = TEACHER.pools().test

@@ -17,8 +17,9 @@ from tiny_training import LabelledImages, tiny
 from torch.nn import functional
 
 from kdsim.config import ConfigError, digest
-from kdsim.files import FORMAT, HEAD, StorageError, read_checked, write_checked
+from kdsim.files import StorageError
 from kdsim.networks import build
+from kdsim.tensors import FORMAT, HEAD, read_checked, write_checked
 from kdsim.training import TrainedNetwork
 
 TRAINER = tiny(6, replicas=2)

@@ -9,50 +9,45 @@ from __future__ import annotations
 import errno
 import io
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-from pyarrow.parquet import ParquetFile
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kdsim.config import ConfigError
 from kdsim.files import (
-    CHECKSUM,
     Damaged,
     StorageError,
-    Unreadable,
-    is_intact,
     not_read,
     sha256,
-    signed,
     storing,
     temporary_beside,
     write_bytes,
     write_new,
 )
-from kdsim.fingerprint import same
 from kdsim.measure.floors import Measurement
-from kdsim.study.computations import COMPUTATION, computation_row
-from kdsim.study.rows import json_ready, stored_row
-from kdsim.study.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE, parquets
-from kdsim.study.training_rows import TEACHER, TRAINING, training_row
+from kdsim.results.json_files import (
+    STORE_VERSION,
+    UNSIGNED,
+    brief,
+    json_ready,
+    read_json,
+    require_keys,
+    require_no_link,
+    signed_text,
+)
+from kdsim.results.provenance import POPULATION, same, source_of, sources_of
+from kdsim.results.rows import COMPUTATION, TEACHER, TRAINING, computation_row, stored_row, training_row
+from kdsim.results.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE, parquets
 from kdsim.theory.prediction import Prediction
-from kdsim.training.trained import TrainedNetwork
 from kdsim.untrusted import read_file, require_small_table
 
-STORE_VERSION = 3
-"""Version of the files. Unlike `config.SCHEMA_VERSION` it is no part of a digest: older files can be brought up."""
-UNSIGNED = 2
-"""The version before, which had no checksums. It is read, and `run` brings it up."""
+if TYPE_CHECKING:  # reading cell.json needs no tables
+    import pandas as pd
 
-POPULATION, SUPERSEDED = "population", "superseded"
-"""Key of cell.json under which the fingerprint of its data stands; folder of results that newer ones have replaced."""
-TEACHER_SOURCE = "teacher_source"
-"""Key of cell.json under which the source of kdsim stands that trained the teacher, in a student's and a teacher's."""
+SUPERSEDED = "superseded"
+"""Folder of results that newer ones have replaced."""
 CELLS, CELL_FILE, WEIGHTS_FILE = "cells", "cell.json", "weights-{:03d}.pt"
 TABLE_BYTES, TABLE_GROWTH = 1 << 28, 64
 """A table may unpack to so many bytes, and so many times the length of its file: measurements do not compress well."""
@@ -75,6 +70,13 @@ _ROW_KEYS = {
     "measurement": {item.name for item in fields(Measurement)},
 }
 """Keys without which there is no row."""
+
+
+class Saved(Protocol):
+    """What writes itself to a file, as a trained network."""
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Cells:
         curves: pd.DataFrame,
         replicas: pd.DataFrame,
         spectrum: pd.DataFrame | None = None,
-        networks: Sequence[TrainedNetwork] = (),
+        networks: Sequence[Saved] = (),
     ) -> None:
         """Store a finished cell, of a training with the networks of its replicas.
 
@@ -132,7 +134,7 @@ class Cells:
         self.write_tables(digest, info, parquets(curves, replicas, spectrum), networks)
 
     def write_tables(
-        self, digest: str, info: dict[str, Any], tables: Mapping[str, bytes], networks: Sequence[TrainedNetwork] = ()
+        self, digest: str, info: dict[str, Any], tables: Mapping[str, bytes], networks: Sequence[Saved] = ()
     ) -> None:
         """`write_cell` with the tables as files, by their names; see `parquets`."""
         final = self.cell_folder(digest)
@@ -201,9 +203,9 @@ class Cells:
             require_keys(info, _SIGNED_KEYS, f"{self._advice(digest)} ({CELL_FILE}", folder)
             sums = info["files"].items()
             if wrong := sorted(name for name, found in sums if name not in _TABLES or not isinstance(found, str)):
-                raise self._damaged(digest, f"{CELL_FILE}: files has {', '.join(wrong):.60}")
+                raise self.damaged(digest, f"{CELL_FILE}: files has {', '.join(wrong):.60}")
         if info.get("digest") != digest:
-            raise self._damaged(digest, f"{CELL_FILE} is of {info.get('digest')!s:.40}")
+            raise self.damaged(digest, f"{CELL_FILE} is of {info.get('digest')!s:.40}")
         return info
 
     def check_cell(self, digest: str) -> dict[str, Any]:
@@ -224,7 +226,7 @@ class Cells:
             self._intact(digest, name, expected)
         for number in range(info["weights"]):
             if not (file := self.cell_folder(digest) / WEIGHTS_FILE.format(number)).is_file():
-                raise self._damaged(digest, f"{file.name} is missing")
+                raise self.damaged(digest, f"{file.name} is missing")
         return info
 
     def read_cell(self, digest: str) -> StoredCell:
@@ -242,7 +244,7 @@ class Cells:
         tables = {name: self._read_table(digest, name, expected) for name, expected in sums.items()}
         missing = {CURVES_FILE, REPLICAS_FILE} - tables.keys()
         if missing:
-            raise self._damaged(digest, f"{CELL_FILE}: files has no {', '.join(sorted(missing))}")
+            raise self.damaged(digest, f"{CELL_FILE}: files has no {', '.join(sorted(missing))}")
         return StoredCell(digest, info, tables[CURVES_FILE], tables[REPLICAS_FILE], tables.get(SPECTRUM_FILE))
 
     def read_table(self, digest: str, name: str) -> pd.DataFrame | None:
@@ -258,6 +260,9 @@ class Cells:
         return self._read_table(digest, file, info["files"][file]) if file in info["files"] else None
 
     def _read_table(self, digest: str, name: str, expected: str | None) -> pd.DataFrame:
+        import pandas as pd
+        from pyarrow.parquet import ParquetFile
+
         data = self._intact(digest, name, expected)
         try:
             with ParquetFile(io.BytesIO(data)) as file:
@@ -265,7 +270,7 @@ class Cells:
                 require_small_table(file.metadata, most // (8 * max(file.metadata.num_columns, 1)), most)
             return pd.read_parquet(io.BytesIO(data))
         except Exception as error:  # a damaged file makes the reader raise almost anything
-            raise self._damaged(digest, f"{name}: {brief(error)}") from None
+            raise self.damaged(digest, f"{name}: {brief(error)}") from None
 
     def _intact(self, digest: str, name: str, expected: str | None) -> bytes:
         """The bytes of a table, whose SHA-256 is as expected; None expects nothing."""
@@ -273,10 +278,10 @@ class Cells:
             data = read_file(self.cell_folder(digest) / name)
         except OSError as error:
             raise not_read(
-                error, str(self._damaged(digest, f"{name}: {brief(error)}")), self.cell_folder(digest)
+                error, str(self.damaged(digest, f"{name}: {brief(error)}")), self.cell_folder(digest)
             ) from None
         if expected is not None and (found := sha256(data)) != expected:
-            raise self._damaged(digest, f"{name}: its SHA-256 is {found[:12]}..., it should be {expected[:12]}...")
+            raise self.damaged(digest, f"{name}: its SHA-256 is {found[:12]}..., it should be {expected[:12]}...")
         return data
 
     def _sign(self, digest: str, info: dict[str, Any]) -> None:
@@ -288,33 +293,15 @@ class Cells:
         try:
             text = signed_text({**info, "schema": STORE_VERSION, "files": sums, "weights": weights})
         except (ValueError, RecursionError) as error:  # a number that strict JSON has not
-            raise self._damaged(digest, f"{CELL_FILE}: {brief(error)}") from None
+            raise self.damaged(digest, f"{CELL_FILE}: {brief(error)}") from None
         write_bytes(folder / CELL_FILE, text)
 
-    def read_weights(self, digest: str) -> tuple[TrainedNetwork, ...]:
-        """The trained networks of a finished training, one a replica.
-
-        Raises:
-            Damaged: there are none, or a file is damaged.
-        """
-        self.check_cell(digest)
-        files = sorted(self.cell_folder(digest).glob(WEIGHTS_FILE.replace("{:03d}", "*")))
-        if not files:
-            raise self._damaged(digest, "it has no weights")
-        try:
-            networks = tuple(TrainedNetwork.load(file) for file in files)
-        except Unreadable:
-            raise
-        except ConfigError as error:
-            raise self._damaged(digest, str(error)) from None
-        for number, (file, network) in enumerate(zip(files, networks, strict=True)):
-            if (network.training, network.replica) != (digest, number):
-                found = f"replica {network.replica} of {network.training!s:.40}"
-                raise self._damaged(digest, f"{file.name} is {found}")
-        return networks
+    def weights_files(self, digest: str) -> list[Path]:
+        """Files of the trained networks of a finished training, one a replica; `kdsim.study.weights` reads them."""
+        return sorted(self.cell_folder(digest).glob(WEIGHTS_FILE.replace("{:03d}", "*")))
 
     def row(self, study: str, digest: str, info: dict[str, Any]) -> dict[str, Any]:
-        """The row of a stored cell from the content of its cell.json, see `kdsim.study.rows` and `training_rows`.
+        """The row of a stored cell from the content of its cell.json, see `kdsim.results.rows`.
 
         Raises:
             Damaged: the content lacks something that a row has.
@@ -324,89 +311,19 @@ class Cells:
             try:
                 return row(study, digest, info) | {"source": source_of(info)[:12]}
             except ConfigError as error:
-                raise self._damaged(digest, f"{CELL_FILE}: {error}") from None
+                raise self.damaged(digest, f"{CELL_FILE}: {error}") from None
         for part, keys in _ROW_KEYS.items():
             if missing := sorted(keys - info[part].keys()):
                 why = f"{CELL_FILE}: {part} has no {', '.join(missing)}; an older kdsim may have written it"
-                raise self._damaged(digest, why)
+                raise self.damaged(digest, why)
         return stored_row(study, digest, info) | {"source": source_of(info)[:12]}
 
     def _advice(self, digest: str) -> str:
         advice = "delete it, and run-study runs the cell again; run-study --repair moves all damaged ones aside"
         return f"cell folder {self.cell_folder(digest)} is damaged: {advice}"
 
-    def _damaged(self, digest: str, why: str) -> Damaged:
+    def damaged(self, digest: str, why: str) -> Damaged:
+        """What is wrong with a cell, and what to do."""
         return Damaged(f"{self._advice(digest)} ({why})", self.cell_folder(digest))
 
 
-def source_of(info: Mapping[str, Any]) -> str:
-    """Digest of the source of kdsim that computed a stored result, from the content of its cell.json; "" if unknown."""
-    versions = info.get("versions")
-    return str(versions.get("source_sha256") or "") if isinstance(versions, Mapping) else ""
-
-
-def sources_of(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """`source_of` a result, and of the training of its teacher if it has one."""
-    return source_of(info), *([str(info[TEACHER_SOURCE])] if TEACHER_SOURCE in info else [])
-
-
-def require_no_link(folder: Path) -> None:
-    """Refuse a folder that leads out of the results folder: that may come from somebody else."""
-    with storing(folder):  # the folder around it may not be open to this user
-        is_link = folder.is_symlink()
-    if is_link:
-        raise StorageError(f"{str(folder)!r} is a link, and is not written to: the results folder itself may be one")
-
-
-def json_text(content: Any) -> str:
-    """Strict JSON: what is not finite becomes null."""
-    return json.dumps(json_ready(content), indent=1, allow_nan=False) + "\n"
-
-
-def signed_text(content: dict[str, Any]) -> bytes:
-    """A JSON file with its checksum; the content is `json_ready`."""
-    return json.dumps(signed(content), indent=1, allow_nan=False).encode() + b"\n"
-
-
-def read_json(file: Path, keys: dict[str, Any], advice: str, whole: Path) -> dict[str, Any]:
-    """Content of cell.json or study.json.
-
-    Args:
-        keys: that it must have, and the types of their values.
-        advice: begins the message of what is damaged.
-        whole: what is damaged then.
-    """
-    try:
-        info = json.loads(read_file(file))
-    except OSError as error:
-        raise not_read(error, f"{advice} ({file.name}: {brief(error)})", whole) from None
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{advice} ({file.name}: {brief(error)})", whole) from None
-    version = info.get("schema") if isinstance(info, dict) else None
-    if version is None:
-        raise Damaged(f"{advice} ({file.name}: no schema version)", whole)
-    if version not in (UNSIGNED, STORE_VERSION):
-        raise Damaged(
-            f"{file} has schema version {version!r}, this kdsim reads {UNSIGNED} and writes {STORE_VERSION}: "
-            "read it with the kdsim that wrote it, or use another results folder",
-            whole,
-        )
-    if version == STORE_VERSION and not is_intact(info):
-        found = "no checksum" if CHECKSUM not in info else "its checksum is wrong: it was altered"
-        raise Damaged(f"{advice} ({file.name}: {found})", whole)
-    require_keys(info, keys, f"{advice} ({file.name}", whole)
-    return info
-
-
-def require_keys(info: Mapping[str, Any], keys: Mapping[str, Any], what: str, whole: Path) -> None:
-    """Refuse a content that lacks a key, or has a value of another type; `what` begins the message, a bracket open."""
-    if missing := sorted(keys.keys() - info.keys()):
-        raise Damaged(f"{what}: no {', '.join(missing)})", whole)
-    for key, kind in keys.items():
-        if not isinstance(info[key], kind):
-            raise Damaged(f"{what}: {key} = {info[key]!r:.60})", whole)
-
-
-def brief(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"

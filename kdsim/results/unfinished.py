@@ -3,7 +3,7 @@
 DIR/partial/<source of kdsim> has
 
 <pack>.plan.json            which cells run together: an interrupted pack goes on as the same pack
-<pack>[-<block>].pt         the exact state of an engine
+<pack>[-<block>].pt         the exact state of an engine (`kdsim.study.states`)
 <pack>-<block>.done.pt      a finished block of a pack that has several
 <digest>-r<replica>.pt      a replica of an interrupted training (`kdsim.training.checkpoints`)
 <digest>.lock               held by the process that runs the pack or training, or fits the teacher
@@ -18,16 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
-from kdsim.engines.base import State
-from kdsim.engines.recorder import Record
-from kdsim.files import Damaged, is_intact, not_read, read_checked, signed, storing, write_bytes, write_checked
-from kdsim.fingerprint import Fingerprint
-from kdsim.study.work import Ended
+from kdsim.files import Damaged, is_intact, not_read, signed, storing, write_bytes
+from kdsim.results.provenance import Fingerprint
 from kdsim.untrusted import read_file
 
 PARTIAL = "partial"
@@ -96,9 +91,9 @@ class Unfinished:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise not_read(error, str(_damaged(file, error)), file) from None
+            raise not_read(error, str(unusable(file, error)), file) from None
         except (ValueError, RecursionError) as error:
-            raise _damaged(file, error) from None
+            raise unusable(file, error) from None
         if not isinstance(content, dict) or not is_intact(content):
             raise Damaged(f"plan {file} is truncated or altered: delete it to start over", file)
         cells, limit, population = (content.get(name) for name in ("cells", "block_replicas", "population"))
@@ -115,69 +110,15 @@ class Unfinished:
         """File of the plan of a pack."""
         return self.folder / f"{pack}{PLAN}"
 
-    # States and blocks
+    # States and blocks, which `kdsim.study.states` reads and writes
 
     def state_file(self, key: str) -> Path:
         """File of the state of a pack, or of a block of it."""
         return self.folder / f"{key}.pt"
 
-    def write_state(self, key: str, engine: str, state: State, seconds: float) -> None:
-        """Save the state of a block that runs on an engine, and the time that it took so far."""
-        content = {"key": key, "engine": engine, "state": dict(vars(state)), "seconds": seconds}
-        write_checked(self.state_file(key), content)
-
-    def read_state(self, key: str, engine: str | None) -> tuple[State | None, float]:
-        """The state in which a block was left and the seconds that it had taken; (None, 0.0) if there is none.
-
-        Args:
-            engine: that is to go on with it: another one would take it as well, and give other bits; None is any.
-
-        Raises:
-            Damaged: there is one that cannot be used.
-        """
-        file = self.state_file(key)
-        if not file.exists():
-            return None, 0.0
-        content = _read(file, key, engine)
-        try:
-            state = State(**content["state"])
-            if type(state.step) is not int or state.step < 0:
-                raise TypeError(f"step is {state.step!s:.40}")
-            return state, float(content["seconds"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(file, error) from None
-
     def block_file(self, key: str) -> Path:
         """File of a finished block."""
         return self.folder / f"{key}.done.pt"
-
-    def write_block(self, key: str, engine: str, block: Ended) -> None:
-        """Keep a finished block until the cells of its pack are stored."""
-        content = {"record": dict(vars(block.record)), "parameters": block.parameters, "seconds": block.seconds}
-        marks = json.dumps(block.marks)
-        write_checked(self.block_file(key), {"key": key, "engine": engine, "marks": marks, **content})
-        self.state_file(key).unlink(missing_ok=True)
-
-    def read_block(self, key: str, engine: str) -> Ended | None:
-        """What `write_block` kept of a block on that engine, or None.
-
-        Raises:
-            Damaged: there is one that cannot be used.
-        """
-        file = self.block_file(key)
-        if not file.exists():
-            return None
-        content = _read(file, key, engine)
-        try:
-            parameters = content["parameters"]
-            if parameters is not None and not isinstance(parameters, torch.Tensor):
-                raise TypeError(f"parameters are {type(parameters).__name__}")
-            marks = json.loads(content["marks"])
-            if not isinstance(marks, dict):
-                raise TypeError(f"marks are {type(marks).__name__}")
-            return Ended(Record(**content["record"]), parameters, float(content["seconds"]), marks)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(file, error) from None
 
     def forget(self, pack: str, keys: Sequence[str]) -> None:
         """Delete all that is kept of a pack and of its blocks, the plan last."""
@@ -281,16 +222,7 @@ def release(lock: BaseFileLock) -> None:
     lock.release()
 
 
-def _read(file: Path, key: str, engine: str | None) -> dict[str, Any]:
-    """Content of a state or block, which must be that of this key and, unless None, of this engine."""
-    content = read_checked(file)
-    for name, own in (("key", key), ("engine", engine)):
-        found = content.get(name)
-        if own is not None and not (isinstance(found, str) and found == own):
-            raise Damaged(f"{file} is of {name} {found!s:.40}, not of {own}: delete it to start over", file)
-    return content
-
-
-def _damaged(file: Path, error: Exception) -> Damaged:
+def unusable(file: Path, error: Exception) -> Damaged:
+    """What it means that a file of work under way cannot be used."""
     lines = str(error).splitlines() or [""]
     return Damaged(f"{file} cannot be used ({type(error).__name__}: {lines[0]}): delete it to start over", file)

@@ -3,7 +3,7 @@
 DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
 DIR/cells/<digest>/weights-<replica>.pt where networks were trained
 DIR/teachers/<digest>-<number>.pt                      a fitted teacher
-DIR/partial/<source of kdsim>                          work under way, see `kdsim.study.unfinished`
+DIR/partial/<source of kdsim>                          work under way, see `kdsim.results.unfinished`
 DIR/damaged                                            what `run-study --repair` has set aside
 DIR/superseded                                         results that `run-study` has replaced by newer ones
 DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
@@ -12,33 +12,23 @@ DIR/<study name>/<study digest>/study.json, table.csv, <study name>.png ...
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError, sweep, temporary_beside, write_new
-from kdsim.fingerprint import Fingerprint, same
+from kdsim.results.cells import CELLS, SUPERSEDED, Cells
+from kdsim.results.json_files import STORE_VERSION, brief, json_ready, read_json, require_no_link, signed_text
+from kdsim.results.labels import labelled
+from kdsim.results.provenance import POPULATION, Fingerprint, same, source_of
+from kdsim.results.unfinished import PARTIAL, Unfinished
 from kdsim.sources import kdsim_digest
-from kdsim.study.cells import (
-    CELLS,
-    POPULATION,
-    STORE_VERSION,
-    SUPERSEDED,
-    Cells,
-    brief,
-    read_json,
-    require_no_link,
-    signed_text,
-    source_of,
-)
-from kdsim.study.rows import json_ready
-from kdsim.study.training_rows import labelled
-from kdsim.study.unfinished import PARTIAL, Unfinished
 from kdsim.untrusted import read_file
+
+if TYPE_CHECKING:  # reading rows needs no tables
+    import pandas as pd
 
 TEACHERS, DAMAGED = "teachers", "damaged"
 STUDY_FILE, TABLE_FILE = "study.json", "table.csv"
@@ -57,9 +47,10 @@ class StudyResults:
     Attributes:
         name: the study's name.
         settings: its settings in JSON form (`kdsim.config.encode`).
-        records: one row a cell, see `kdsim.study.rows`; None where there is no number.
+        records: one row a cell, see `kdsim.results.rows`; None where there is no number.
         folder: where study.json lies.
         info: the content of study.json.
+        cells: the content of cell.json of each cell, by its digest.
     """
 
     def __init__(
@@ -70,14 +61,18 @@ class StudyResults:
         folder: Path,
         info: dict[str, Any],
         table: Callable[[str], pd.DataFrame],
+        cells: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """`table` gives "curves", "replicas" or "spectrum" of all cells, with a column `cell`."""
+        self.cells = cells or {}
         self.name, self.settings, self.records, self.folder, self.info = name, settings, records, folder, info
         self._table = table
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """`records` as a table."""
+        import pandas as pd
+
         return pd.DataFrame(self.records)
 
     @cached_property
@@ -170,6 +165,8 @@ class Store(Cells):
             StorageError: the folder cannot be written.
         """
         folder = self.study_folder(info["study"], info["digest"])
+        import pandas as pd
+
         require_no_link(folder.parent)
         require_no_link(folder)
         try:
@@ -252,7 +249,8 @@ def read_study(folder: str | Path) -> StudyResults:
     info = read_study_info(folder)
     store = Store(folder.absolute().parent.parent)
     digests = list(dict.fromkeys(info["cells"]))
-    records = {digest: store.row(info["study"], digest, store.check_cell(digest)) for digest in digests}
+    cells = {digest: store.check_cell(digest) for digest in digests}
+    records = {digest: store.row(info["study"], digest, content) for digest, content in cells.items()}
 
     def table(name: str) -> pd.DataFrame:
         tables = {digest: store.read_table(digest, name) for digest in digests}
@@ -265,11 +263,14 @@ def read_study(folder: str | Path) -> StudyResults:
         folder=folder,
         info=info,
         table=table,
+        cells=cells,
     )
 
 
 def _stack(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The tables one below the other, with a first column `cell`."""
+    import pandas as pd
+
     if not tables:
         return pd.DataFrame({"cell": []})
     return pd.concat([table.assign(cell=digest) for digest, table in tables.items()], ignore_index=True)
