@@ -11,10 +11,12 @@ import ast
 import hashlib
 import importlib.machinery
 import importlib.util
+import os
 import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache, lru_cache, wraps
 from pathlib import Path
 from typing import TypeVar
@@ -313,13 +315,65 @@ def kdsim_digest() -> str:
     """SHA-256 of what kdsim's own modules do that compute a result.
 
     It covers the import closure of `COMPUTING`, but for docstrings: an edited help text, figure or command line does
-    not change it.
+    not change it. To parse all these takes most of a second; so the digest is remembered in the user's cache folder,
+    under the SHA-256 of the bytes of all files from which it follows.
     """
+    before = _bytes_digest()
+    file = _cache_folder() / hashlib.sha256(os.fsencode(_root())).hexdigest()[:16]
+    try:
+        key, remembered, check = file.read_text("ascii").split()
+    except (OSError, ValueError):
+        key = remembered = check = ""
+    if key == before and check == _check(key, remembered):
+        return remembered
+    found = _parsed_digest()
+    if _bytes_digest() == before:  # else a file has changed meanwhile
+        with suppress(OSError):  # it is found again next time
+            file.parent.mkdir(parents=True, exist_ok=True)
+            new = file.with_name(f"{file.name}.{os.getpid()}-{os.urandom(4).hex()}")
+            try:
+                new.write_text(f"{before} {found} {_check(before, found)}\n", "ascii")
+                new.replace(file)
+            finally:
+                new.unlink(missing_ok=True)
+    return found
+
+
+def _parsed_digest() -> str:
     found = hashlib.sha256()
     for name, (_, source) in sorted(own_modules().items()):
         found.update(f"{name}\0".encode() + without_docstrings(source) + b"\0")
     _tree.cache_clear()  # some tens of megabytes
     return found.hexdigest()
+
+
+def _bytes_digest() -> str:
+    """SHA-256 of Python's version, and of the names and contents of all files that a module of kdsim may be."""
+    found = hashlib.sha256(sys.version.encode())
+    suffixes = (".py", *importlib.machinery.EXTENSION_SUFFIXES)
+    for folder, folders, names in os.walk(_root(), followlinks=True):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(suffixes):
+                path = os.path.join(folder, name)
+                with open(path, "rb") as file:
+                    content = file.read()
+                found.update(f"{os.path.relpath(path, _root())}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+                found.update(content)
+    return found.hexdigest()
+
+
+def _check(key: str, digest: str) -> str:
+    """Tells a line that is whole."""
+    return hashlib.sha256(f"{key} {digest}".encode()).hexdigest()
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")).absolute() / "kdsim" / "source"
+
+
+def _root() -> Path:
+    return Path(kdsim.__file__).parent
 
 
 def own_modules() -> dict[str, tuple[Path, bytes]]:
@@ -332,10 +386,7 @@ def locate_own(name: str) -> Path | None:
     top, _, rest = name.partition(".")
     if top != "kdsim" or (name.startswith(DECLARING) and name not in COMPUTING):
         return None
-    root = Path(kdsim.__file__).parent
-    if not rest:
-        return root / "__init__.py"
-    return in_folder(root, rest)
+    return in_folder(_root(), rest) if rest else _root() / "__init__.py"
 
 
 def without_docstrings(source: bytes) -> bytes:

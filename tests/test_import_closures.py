@@ -151,7 +151,7 @@ def test_docstrings_do_not_count() -> None:
 
 @pytest.mark.slow
 def test_the_digest_changes_with_an_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computing: set[str]) -> None:
-    edited, digest = tmp_path / "edited.py", sources.kdsim_digest.__wrapped__
+    edited, digest = tmp_path / "edited.py", sources._parsed_digest
     before, locate = digest(), sources.locate_own
 
     def after_edit(module: str, change: str) -> str:

@@ -84,7 +84,8 @@ def test_writes_its_report_and_reuses_what_is_stored(
     assert again["claims"][1]["seconds"] == written["claims"][2]["seconds"]  # what it cost when it ran
     assert {cell: cell.stat().st_mtime_ns for cell in Path("results/cells").iterdir()} == cells
 
-    for module in ("results.provenance", "results.store", "study.provenance", "study.reuse"):  # another kdsim, as far as results tell
+    # another kdsim, as far as results tell
+    for module in ("results.provenance", "results.store", "study.provenance", "study.reuse"):
         monkeypatch.setattr(f"kdsim.{module}.kdsim_digest", lambda: "f" * 64)
     assert main(["verify-claims", "--quick", "--rerun", "--only", "t1-one-hot"]) == 0
     assert "computed by another source of kdsim: run again" in capsys.readouterr().err
