@@ -17,7 +17,7 @@ from tiny_study import Halfway, SmallPool, Tiny
 
 from kdsim import config
 from kdsim.claims import CLAIMS, ledger
-from kdsim.cli_reproduce import _further_classes
+from kdsim.cli.reproduce import _further_classes
 from kdsim.config import ConfigError, decode, digest, encode
 from kdsim.data import SUBSETS, Subset
 from kdsim.engines import SGD

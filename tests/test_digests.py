@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tiny_study import Tiny
 
-from kdsim.cli_reproduce import _further_classes
+from kdsim.cli.reproduce import _further_classes
 from kdsim.config import decode, digest, encode
 from kdsim.studies import STUDIES
 from kdsim.study.base import Cell

@@ -62,7 +62,7 @@ def modules() -> list[tuple[str, Path]]:
     for path in sorted((ROOT / "kdsim").rglob("*.py")):
         part = path.relative_to(ROOT / "kdsim").parts[0].removesuffix(".py")
         if part != "__init__":
-            found.append(("cli" if part.startswith("cli") else part, path))
+            found.append((part, path))
     for part in ("studies", "figures"):
         found.extend((part, path) for path in sorted((ROOT / part).glob("*.py")))
     return found

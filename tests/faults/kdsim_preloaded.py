@@ -9,7 +9,7 @@ import torch
 from fault_simulations import FaultSimulations
 from fault_trainings import FaultTrainings
 
-import kdsim.cli_commands
+import kdsim.cli.app
 import kdsim.figures
 import kdsim.studies
 import kdsim.study.group_report

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as PlainFigure
 
-from kdsim import cli_output
+from kdsim.cli import console
 from kdsim.figures import style
 
 HOSTILE = {
@@ -99,12 +99,12 @@ def test_the_backend_of_a_notebook_stays(chosen: str | None, monkeypatch: pytest
         monkeypatch.setenv("MPLBACKEND", chosen)
     original, first = dict.__getitem__(mpl.rcParams, "backend"), dict.__getitem__(mpl.rcParamsOrig, "backend")
     try:
-        with cli_output.windowless():
+        with console.windowless():
             assert os.environ["MPLBACKEND"] == "Agg"
         assert dict.__getitem__(mpl.rcParams, "backend") is original and os.environ.get("MPLBACKEND") == chosen
         with monkeypatch.context() as patch:
             patch.delitem(sys.modules, "matplotlib")
-            with cli_output.windowless():
+            with console.windowless():
                 patch.setitem(sys.modules, "matplotlib", mpl)
                 dict.__setitem__(mpl.rcParams, "backend", "agg")  # as importing it with this environment does
         assert dict.__getitem__(mpl.rcParams, "backend") == ("svg" if chosen == "svg" else first)

@@ -13,7 +13,7 @@ from hostile import places, texts
 from hostile.harness import Box, Case
 from hostile.settings import TINY
 from hostile.weights import SIMULATED, TRAIN
-from kdsim.cli_run import load_study, settings_of
+from kdsim.cli.run import load_study, settings_of
 from kdsim.files import CHECKSUM, signed
 from kdsim.study import runner
 

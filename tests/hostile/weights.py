@@ -23,7 +23,7 @@ from hostile import texts
 from hostile.encoded import Planted
 from hostile.harness import Box, Case
 from hostile.settings import TINY
-from kdsim.cli_run import load_study, settings_of
+from kdsim.cli.run import load_study, settings_of
 from kdsim.files import sha256
 from kdsim.study import runner
 from kdsim.study.runner import Progress

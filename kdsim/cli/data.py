@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from kdsim import cli_output, cli_paths
-from kdsim.cli_codes import ExitCode
+from kdsim.cli import console, paths
+from kdsim.cli.codes import ExitCode
 from kdsim.config import ConfigError
 from kdsim.plain_text import one_line
 
@@ -25,7 +25,7 @@ Folder = Annotated[
         metavar="DIR",
         envvar="KDSIM_DATA",
         help="the data folder",
-        callback=cli_paths.option("--data-dir"),
+        callback=paths.option("--data-dir"),
     ),
 ]
 
@@ -40,12 +40,12 @@ def check_folder(data_dir: Folder = None) -> int:
 
     findings = check(_folder(data_dir))
     for finding in findings:
-        cli_output.say(one_line(str(finding)))
+        console.say(one_line(str(finding)))
     if not findings:
-        cli_output.say(f"no data set that kdsim knows in {data_dir}: kdsim data fetch cifar10 --data-dir {data_dir}")
+        console.say(f"no data set that kdsim knows in {data_dir}: kdsim data fetch cifar10 --data-dir {data_dir}")
     faults = [finding for finding in findings if finding.fault]
     if faults:
-        cli_output.error(f"{len(faults)} of {len(findings)} data sets in {data_dir} cannot be used")
+        console.error(f"{len(faults)} of {len(findings)} data sets in {data_dir} cannot be used")
         return ExitCode.REFUSED
     return ExitCode.DONE
 
@@ -59,7 +59,7 @@ def fetch_archive(
     """Download an official archive into the data folder and check its digest; goes on where it was interrupted."""
     from kdsim.data import fetch
 
-    cli_output.say(fetch(name, _folder(data_dir), progress=_Progress(name), kind=kind))
+    console.say(fetch(name, _folder(data_dir), progress=_Progress(name), kind=kind))
 
 
 def _folder(data_dir: str | None) -> str:
@@ -78,10 +78,10 @@ class _Progress:
         now = time.monotonic()
         if self.first is None:
             self.first = done  # what an earlier download had left
-        if now - self.last < cli_output.LINE_SECONDS:
+        if now - self.last < console.LINE_SECONDS:
             return
         self.last = now
         rate = (done - self.first) / (now - self.started)
         whole = f" of {total / 1e6:,.0f}" if total else ""
-        left = f", {cli_output.duration((total - done) / rate)} left" if total and rate > 0 else ""
-        cli_output.note(f"{self.name}: {done / 1e6:,.0f}{whole} MB, {rate / 1e6:.2g} MB/s{left}")
+        left = f", {console.duration((total - done) / rate)} left" if total and rate > 0 else ""
+        console.note(f"{self.name}: {done / 1e6:,.0f}{whole} MB, {rate / 1e6:.2g} MB/s{left}")

@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 import tiny_study
 
-from kdsim import cli, cli_output, cli_paths
-from kdsim.cli import main
-from kdsim.cli_codes import ExitCode
+from kdsim.cli import console, entry, main, paths
+from kdsim.cli.codes import ExitCode
 from kdsim.config import ConfigError
 from kdsim.results.json_files import require_no_link
 
 TINY = str(Path(tiny_study.__file__))
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STUDY = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -60,7 +59,7 @@ def planned(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def raising(table: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli_output, "print_table", raising)
+    monkeypatch.setattr(console, "print_table", raising)
 
 
 # Exit codes -----------------------------------------------------------------------------------------
@@ -73,7 +72,7 @@ def test_the_documented_exit_codes_are_those_of_the_code() -> None:
 
 
 def test_commands_take_their_exit_codes_from_there() -> None:
-    for path in (ROOT / "kdsim").glob("cli*.py"):
+    for path in (ROOT / "kdsim" / "cli").glob("*.py"):
         returned = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Return)]
         last = [node.elts[-1] if isinstance(node, ast.Tuple) else node for node in returned]
         assert not [node for node in last if isinstance(node, ast.Constant) and type(node.value) is int], path
@@ -212,7 +211,7 @@ def test_ctrl_c_in_a_process_that_goes_on(monkeypatch: pytest.MonkeyPatch, capsy
         except KeyboardInterrupt:
             raise RuntimeError("of a library") from None
 
-    monkeypatch.setattr(cli_output, "print_table", interrupted)
+    monkeypatch.setattr(console, "print_table", interrupted)
     before = signal.getsignal(signal.SIGINT)
     assert main(["list-studies"]) == ExitCode.INTERRUPTED
     assert capsys.readouterr().err == "kdsim: interrupted\n" and signal.getsignal(signal.SIGINT) is before
@@ -226,7 +225,8 @@ def test_little_is_imported_before_ctrl_c_is_taken_care_of() -> None:
         "__future__",
         "kdsim",
         "kdsim.cli",
-        "kdsim.cli_codes",
+        "kdsim.cli.codes",
+        "kdsim.cli.entry",
         "errno",
         "signal",
         "_signal",
@@ -235,27 +235,27 @@ def test_little_is_imported_before_ctrl_c_is_taken_care_of() -> None:
 
 def test_imports_are_told_from_other_code() -> None:
     seen = []
-    finder = types.SimpleNamespace(find_spec=lambda *arguments: seen.append(cli._imports(sys._getframe())))
+    finder = types.SimpleNamespace(find_spec=lambda *arguments: seen.append(entry._imports(sys._getframe())))
     sys.meta_path.insert(0, finder)
     try:
         with pytest.raises(ImportError):
             __import__("no_such_module_at_all")
     finally:
         sys.meta_path.remove(finder)
-    assert seen == [True] and not cli._imports(sys._getframe())
+    assert seen == [True] and not entry._imports(sys._getframe())
 
 
 # Paths ------------------------------------------------------------------------------------------------
 
 
 def test_paths_are_absolute_from_the_start(here: Path) -> None:
-    assert cli_paths.absolute("--out", "~/x") == str(here / "home" / "x")
-    assert cli_paths.absolute("--out", "./~/x") == str(here / "~" / "x")
-    assert cli_paths.absolute("--out", "a/../b") == str(here / "a" / ".." / "b")  # a may be a link
-    assert cli_paths.target("noise-sweep") == "noise-sweep"
-    assert cli_paths.target("a.py") == str(here / "a.py")
-    assert cli_paths.scheduler("tcp://host:1") == "tcp://host:1"
-    assert cli_paths.scheduler("s.json") == str(here / "s.json")
+    assert paths.absolute("--out", "~/x") == str(here / "home" / "x")
+    assert paths.absolute("--out", "./~/x") == str(here / "~" / "x")
+    assert paths.absolute("--out", "a/../b") == str(here / "a" / ".." / "b")  # a may be a link
+    assert paths.target("noise-sweep") == "noise-sweep"
+    assert paths.target("a.py") == str(here / "a.py")
+    assert paths.scheduler("tcp://host:1") == "tcp://host:1"
+    assert paths.scheduler("s.json") == str(here / "s.json")
 
 
 PATHS = [
@@ -445,4 +445,4 @@ def test_a_note_that_nobody_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
             raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setattr(sys, "stderr", Broken())
-    cli_output.note("a line")
+    console.note("a line")

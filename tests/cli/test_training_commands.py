@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_network import TINY
 
-from kdsim import cli_training
-from kdsim.cli import main
+from kdsim.cli import main, train
 from kdsim.config import by_name
 from kdsim.losses import ABKD
 from kdsim.studies import STUDIES
@@ -64,7 +63,7 @@ def test_distill_trains_its_teacher_once(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_published_settings_are_those_of_the_pair(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = cli_training.published_settings("resnet56", "resnet20", "abkd")
+    settings = train.published_settings("resnet56", "resnet20", "abkd")
     loss = load("distill", by_name(STUDIES), settings).loss
     assert loss == ABKD(teacher_weight=32.0, alpha=0.8, beta=0.3)
     assert main(["distill", "resnet56", "resnet8", "--loss=abkd", "--published", *SIZES]) == 2

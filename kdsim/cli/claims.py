@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdsim import __version__, cli_output
-from kdsim.cli_codes import ExitCode
-from kdsim.cli_run import DataDir, ExecutorName, How, Json, Out, Rerun, Scheduler, Stopped, Workers, use_data
+from kdsim import __version__
+from kdsim.cli import console
+from kdsim.cli.codes import ExitCode
+from kdsim.cli.run import DataDir, ExecutorName, How, Json, Out, Rerun, Scheduler, Stopped, Workers, use_data
 from kdsim.config import ConfigError, choose, error_line
 from kdsim.plain_text import folded
 
@@ -94,12 +95,12 @@ def verify_claims(
     except OSError as error:
         raise ConfigError(f"report folder {str(folder)!r} cannot be written: {error}") from None
     if as_json:
-        cli_output.print_json(content)
+        console.print_json(content)
     else:
         _print(findings, [folder / name for name in texts])
     failed = [finding for finding in findings if finding.failed]
     for finding in failed:
-        cli_output.error(f"{finding.claim.name}: {finding.reason}")
+        console.error(f"{finding.claim.name}: {finding.reason}")
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 
@@ -117,15 +118,15 @@ class _Runner:
 
     def __init__(self, out: str, count: int, executor: Executor, rerun: bool) -> None:
         self.out, self.count, self.number = out, count, 0
-        self.options = {"executor": executor, "rerun": rerun, "note": cli_output.note}
+        self.options = {"executor": executor, "rerun": rerun, "note": console.note}
 
     def __call__(self, study: Study) -> RunResult:
         from kdsim.study import runner
 
         self.number += 1
-        cli_output.note(f"study {self.number} of {self.count}: {study.name}")
+        console.note(f"study {self.number} of {self.count}: {study.name}")
         try:
-            with cli_output.compilation_note(), cli_output.progress_report() as progress:
+            with console.compilation_note(), console.progress_report() as progress:
                 return runner.run(study, self.out, progress=progress, **self.options)
         except runner.Interrupted as interruption:
             raise Stopped(str(interruption)) from None
@@ -135,14 +136,14 @@ def _figures(ran: Mapping[str, Ran]) -> dict[str, bytes]:
     """PNG of each study that has a figure and results, by its settings digest. A figure that fails is left out."""
     pictures = {}
     for digest, each in ran.items():
-        draw = cli_output.figure_function(getattr(type(each.study), "figure", None))
+        draw = console.figure_function(getattr(type(each.study), "figure", None))
         if draw is None or each.results is None:
             continue
         buffer = io.BytesIO()
         try:
             draw(each.results).savefig(buffer, format="png", dpi=DPI)
         except Exception as failure:
-            cli_output.note(f"warning: no figure of {each.study.name}, {error_line(failure)}")
+            console.note(f"warning: no figure of {each.study.name}, {error_line(failure)}")
             continue
         pictures[digest] = buffer.getvalue()
     return pictures
@@ -151,14 +152,14 @@ def _figures(ran: Mapping[str, Ran]) -> dict[str, bytes]:
 def _print(findings: Sequence[Finding], files: Sequence[Path]) -> None:
     from kdsim.claims import report
 
-    cli_output.print_table(report.summary_table(findings))
-    cli_output.say()
+    console.print_table(report.summary_table(findings))
+    console.say()
     for line in report.reasons(findings):
         indent = len(line) - len(line.lstrip())
-        cli_output.say(*folded(line, cli_output.line_width(), hanging=indent + 2), sep="\n")
-    cli_output.say()
+        console.say(*folded(line, console.line_width(), hanging=indent + 2), sep="\n")
+    console.say()
     for file in files:
-        cli_output.say(f"report   {file}")
+        console.say(f"report   {file}")
 
 
 def register(app: typer.Typer) -> None:

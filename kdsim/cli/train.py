@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdsim.cli_run import (
+from kdsim.cli.run import (
     DataDir,
     Device,
     How,

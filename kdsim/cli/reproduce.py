@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdsim import cli_output, cli_paths
-from kdsim.cli_codes import ExitCode
-from kdsim.cli_run import DataDir, Json, Stopped, use_data
+from kdsim.cli import console, paths
+from kdsim.cli.codes import ExitCode
+from kdsim.cli.run import DataDir, Json, Stopped, use_data
 from kdsim.config import ConfigError, require_count
 from kdsim.plain_text import one_line
 
@@ -30,7 +30,7 @@ def reproduce(
             metavar="RESULTS_DIR",
             help="a results folder, or the folder of one run (DIR/STUDY/DIGEST)",
             show_default=False,
-            callback=cli_paths.option("RESULTS_DIR"),
+            callback=paths.option("RESULTS_DIR"),
         ),
     ],
     cells: Annotated[
@@ -47,7 +47,7 @@ def reproduce(
             "--study",
             metavar="FILE",
             help="a study file that defines some; its code runs; may be repeated",
-            callback=cli_paths.options("--study"),
+            callback=paths.options("--study"),
         ),
     ] = None,
     engine: Annotated[
@@ -60,7 +60,7 @@ def reproduce(
             "--keep",
             metavar="DIR",
             help="keep the results of the rerun in this new folder",
-            callback=cli_paths.option("--keep"),
+            callback=paths.option("--keep"),
         ),
     ] = None,
     data_dir: DataDir = None,
@@ -97,7 +97,7 @@ def reproduce(
     store, digests = stored_cells(Path(folder))
     chosen = choose(digests, only or (), cells, seed)
     if cells is not None:
-        cli_output.note(f"sample of {len(chosen)} of {len(digests)} cells, seed {seed}: {', '.join(chosen)}")
+        console.note(f"sample of {len(chosen)} of {len(digests)} cells, seed {seed}: {', '.join(chosen)}")
     classes = classes_of(study_files or (), _further_classes())
     selection = select(store, chosen, classes)
     if engine is not None:
@@ -105,9 +105,9 @@ def reproduce(
     with tempfile.TemporaryDirectory(prefix="kdsim-reproduce-") as scratch:
         into = Path(scratch) if keep is None else _new_folder(Path(keep), store.root)
         try:
-            with cli_output.compilation_note(), cli_output.progress_report() as progress:
+            with console.compilation_note(), console.progress_report() as progress:
                 found = rerun(
-                    selection, classes, into, engine=engine, device=device, progress=progress, note=cli_output.note
+                    selection, classes, into, engine=engine, device=device, progress=progress, note=console.note
                 )
         except runner.Interrupted as interruption:
             raise Stopped(f"{interruption}; nothing was compared: --cells and --only make it shorter") from None
@@ -116,14 +116,14 @@ def reproduce(
         if found.agrees:
             raise ConfigError(f"none of {len(found.verdicts)} cells could be checked: {reasons[0][0]}")
     if as_json:
-        cli_output.print_json(_content(found, folder, keep, (cells, seed)))
+        console.print_json(_content(found, folder, keep, (cells, seed)))
     else:
-        cli_output.print_table(_table(found))
+        console.print_table(_table(found))
         for why, count in Counter(v.why for v in found.verdicts if v.verdict == NOT_CHECKED).items():
-            cli_output.say(f"not checked, {_cells(count)}: {one_line(why)}")
-        cli_output.say(_summary(found))
+            console.say(f"not checked, {_cells(count)}: {one_line(why)}")
+        console.say(_summary(found))
         if keep is not None:
-            cli_output.say(f"rerun    {keep}")
+            console.say(f"rerun    {keep}")
     return ExitCode.DONE if found.agrees else ExitCode.FAILED
 
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from kdsim import cli_output, cli_paths
-from kdsim.cli_codes import ExitCode
-from kdsim.cli_run import Out, tables_of
+from kdsim.cli import console, paths
+from kdsim.cli.codes import ExitCode
+from kdsim.cli.run import Out, tables_of
 from kdsim.config import ConfigError, by_name, choose, error_line
 
 
@@ -21,7 +21,7 @@ def gallery(
     to: Annotated[
         str,
         typer.Option(
-            "--to", metavar="DIR", help="folder of the page and its figures", callback=cli_paths.option("--to")
+            "--to", metavar="DIR", help="folder of the page and its figures", callback=paths.option("--to")
         ),
     ] = "docs/gallery",
 ) -> int:
@@ -48,13 +48,13 @@ def gallery(
             figure, failed = _figure(results, folder)
             code = max(code, failed)
             sections.append(pages.section(exhibit, figure, tables_of(results.records, results)))
-            cli_output.note(f"{results.name}: {results.folder}")
+            console.note(f"{results.name}: {results.folder}")
         with temporary_beside(folder / "README.md") as file:
             file.write_text(pages.page(sections), encoding="utf-8")
             file.replace(folder / "README.md")
     except OSError as error:
         raise ConfigError(f"--to = {to!r} cannot be written: {error.strerror}") from None
-    cli_output.say(folder / "README.md")
+    console.say(folder / "README.md")
     return code
 
 
@@ -64,12 +64,12 @@ def _figure(results, folder: Path) -> tuple[str | None, int]:
         return None, ExitCode.DONE
     try:
         return Path(
-            cli_output.write_figures(cli_output.stored_figure(results), results, ["png"], folder)[0]
+            console.write_figures(console.stored_figure(results), results, ["png"], folder)[0]
         ).name, ExitCode.DONE
     except OSError:
         raise
     except Exception as failure:
-        cli_output.note(f"warning: no figure of {results.name}, {error_line(failure)}")
+        console.note(f"warning: no figure of {results.name}, {error_line(failure)}")
         return None, ExitCode.FAILED
 
 

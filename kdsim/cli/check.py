@@ -7,9 +7,9 @@ from pathlib import Path
 
 import typer
 
-from kdsim import cli_output
-from kdsim.cli_codes import ExitCode
-from kdsim.cli_run import Json, Out
+from kdsim.cli import console
+from kdsim.cli.codes import ExitCode
+from kdsim.cli.run import Json, Out
 from kdsim.plain_text import one_line
 
 LISTED = 20
@@ -32,19 +32,19 @@ def check_results(out: Out = "results", as_json: Json = False) -> int:
             "read": found.counts,
             "findings": [vars(finding) for finding in found.findings],
         }
-        cli_output.print_json(content)
+        console.print_json(content)
         return ExitCode.FAILED if found.damaged else ExitCode.DONE
     notices = [finding for finding in found.findings if finding.kind == NOTICE]
     shown = [*found.damaged, *notices[:LISTED]]
     for item in shown:  # not a table: paths are to be copied, and too long to stand beside something
-        cli_output.say(f"{item.kind}: {one_line(item.path)}")
-        cli_output.say(*(f"  {one_line(text)}" for text in (item.what, item.advice) if text), "", sep="\n")
+        console.say(f"{item.kind}: {one_line(item.path)}")
+        console.say(*(f"  {one_line(text)}" for text in (item.what, item.advice) if text), "", sep="\n")
     if len(notices) > LISTED:
-        cli_output.say(f"... and {len(notices) - LISTED} more notices: --json has all\n")
+        console.say(f"... and {len(notices) - LISTED} more notices: --json has all\n")
     read = ", ".join(f"{count} {name}" for name, count in found.counts.items())
     kinds = Counter(finding.kind for finding in found.damaged)
     wrong = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    cli_output.say(f"{out}: read {read}; {wrong or 'nothing is damaged'}")
+    console.say(f"{out}: read {read}; {wrong or 'nothing is damaged'}")
     return ExitCode.FAILED if wrong else ExitCode.DONE
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdsim import cli_output, cli_paths
-from kdsim.cli_codes import ExitCode
+from kdsim.cli import console, paths
+from kdsim.cli.codes import ExitCode
 from kdsim.config import ConfigError, by_name, choose, error_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
@@ -25,7 +25,7 @@ FORMATS = ("png", "pdf", "svg")
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="set a key of the study; may be repeated")
 ]
-Out = Annotated[str, typer.Option("--out", metavar="DIR", help="results folder", callback=cli_paths.option("--out"))]
+Out = Annotated[str, typer.Option("--out", metavar="DIR", help="results folder", callback=paths.option("--out"))]
 Quick = Annotated[bool, typer.Option("--quick", help="a small version that ends within seconds")]
 Replicas = Annotated[str | None, typer.Option("--replicas", metavar="N", help="independent runs of each cell")]
 Seed = Annotated[str | None, typer.Option("--seed", metavar="N", help="seed of the pool and of all randomness")]
@@ -37,7 +37,7 @@ DataDir = Annotated[
         "--data-dir",
         metavar="DIR",
         help="folder of real images; else KDSIM_DATA",
-        callback=cli_paths.option("--data-dir"),
+        callback=paths.option("--data-dir"),
     ),
 ]
 
@@ -51,7 +51,7 @@ Scheduler = Annotated[
         "--scheduler",
         metavar="ADDRESS",
         help="of a dask scheduler, tcp://HOST:8786 or its file; else local",
-        callback=cli_paths.scheduler,
+        callback=paths.scheduler,
     ),
 ]
 Workers = Annotated[
@@ -108,9 +108,9 @@ class How:
         workers = torch.get_num_threads() if self.workers is None else self.workers
 
         if self.scheduler is not None:
-            connected = on_dask.cluster(self.scheduler, cli_output.note)
+            connected = on_dask.cluster(self.scheduler, console.note)
         else:
-            connected = on_dask.local_cluster(workers, cli_output.note)
+            connected = on_dask.local_cluster(workers, console.note)
         with connected as executor:
             yield executor
 
@@ -137,7 +137,7 @@ def load_study(target: str, settings: dict[str, str], quick: bool) -> Study:
 def use_data(data_dir: str | None) -> None:
     """Real images are read from this folder, or from the one that KDSIM_DATA names."""
     if data_dir is None and os.environ.get("KDSIM_DATA"):
-        data_dir = cli_paths.absolute("KDSIM_DATA", os.environ["KDSIM_DATA"])
+        data_dir = paths.absolute("KDSIM_DATA", os.environ["KDSIM_DATA"])
     if data_dir is not None:
         os.environ["KDSIM_DATA"] = data_dir
 
@@ -145,19 +145,19 @@ def use_data(data_dir: str | None) -> None:
 def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
     """Run a study, print its table or JSON, draw its figure. Returns the exit code."""
     how = how or How()
-    draw_with = cli_output.figure_function(getattr(type(study), "figure", None))
+    draw_with = console.figure_function(getattr(type(study), "figure", None))
 
     from kdsim.results.store import read_study
     from kdsim.study import runner
 
     try:
-        with cli_output.compilation_note(), how.started() as executor, cli_output.progress_report() as progress:
+        with console.compilation_note(), how.started() as executor, console.progress_report() as progress:
             result = runner.run(
                 study,
                 out,
                 executor=executor,
                 progress=progress,
-                note=cli_output.note,
+                note=console.note,
                 block_replicas=how.block_replicas,
                 repair=how.repair,
                 rerun=how.rerun,
@@ -166,7 +166,7 @@ def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
         raise Stopped(str(interruption)) from None
     code = ExitCode.DONE
     for failure in result.failures:
-        cli_output.error(failure)
+        console.error(failure)
         code = ExitCode.REFUSED if result.user_error else ExitCode.FAILED
     if not result.rows:
         return code
@@ -189,13 +189,13 @@ def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
             "figures": figures,
         }
         content |= comparisons(result.rows, stored)
-        cli_output.print_json(content | ({"failures": result.failures} if result.failures else {}))
+        console.print_json(content | ({"failures": result.failures} if result.failures else {}))
         return code
-    spent = f"{result.replica_steps:,} replica-steps in {cli_output.duration(result.engine_seconds)}"
-    cli_output.say(f"\n{spent}" if result.replica_steps else "\nnothing to simulate: all cells were stored")
-    cli_output.say(f"results  {result.folder}")
+    spent = f"{result.replica_steps:,} replica-steps in {console.duration(result.engine_seconds)}"
+    console.say(f"\n{spent}" if result.replica_steps else "\nnothing to simulate: all cells were stored")
+    console.say(f"results  {result.folder}")
     for file in figures:
-        cli_output.say(f"figure   {file}")
+        console.say(f"figure   {file}")
     return code
 
 
@@ -213,7 +213,7 @@ def tables_of(rows: Sequence[dict[str, Any]], stored: StudyResults) -> list[Tabl
 def print_results(rows: Sequence[dict[str, Any]], stored: StudyResults) -> None:
     """Print the tables of a study."""
     for table in tables_of(rows, stored):
-        cli_output.print_table(table)
+        console.print_table(table)
 
 
 def comparisons(rows: Sequence[dict[str, Any]], stored: StudyResults) -> dict[str, Any]:
@@ -231,9 +231,9 @@ def comparisons(rows: Sequence[dict[str, Any]], stored: StudyResults) -> dict[st
 def draw(function: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[list[str], int]:
     """Files of the figure, or none, and an exit code, after a line that says why. The results are stored either way."""
     try:
-        return cli_output.write_figures(function, stored, formats), ExitCode.DONE
+        return console.write_figures(function, stored, formats), ExitCode.DONE
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # a study file's own function can raise anything
-        cli_output.note(f"warning: no figure, {error_line(failure)}; the results are in {stored.folder}")
+        console.note(f"warning: no figure, {error_line(failure)}; the results are in {stored.folder}")
         return [], ExitCode.FAILED

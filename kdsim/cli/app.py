@@ -1,4 +1,4 @@
-"""The commands. They print; nothing below them does (tables and progress: cli_output.py)."""
+"""The commands. They print; nothing below them does (tables and progress: console.py)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from kdsim import (
-    __version__,
-    cli_check,
-    cli_claims,
-    cli_cost,
-    cli_gallery,
-    cli_output,
-    cli_paths,
-    cli_reproduce,
-    cli_training,
-)
-from kdsim.cli_data import data
-from kdsim.cli_run import (
+from kdsim import __version__
+from kdsim.cli import check, claims, console, gallery, paths, reproduce, train
+from kdsim.cli.cost import CostOption, WorkersOption, print_cost, require_cost
+from kdsim.cli.data import data
+from kdsim.cli.run import (
     FORMATS,
     BlockReplicas,
     DataDir,
@@ -80,7 +72,7 @@ class Command(TyperCommand):
     """A command; what the code of a study file prints while it runs goes to standard error."""
 
     def invoke(self, ctx: Any) -> Any:
-        with cli_output.own_output():
+        with console.own_output():
             return super().invoke(ctx)
 
 
@@ -108,7 +100,7 @@ Target = Annotated[
         metavar="NAME|FILE",
         help="a study of kdsim or a study file (.py), which is executed",
         show_default=False,
-        callback=cli_paths.target,
+        callback=paths.target,
     ),
 ]
 Stored = Annotated[
@@ -117,7 +109,7 @@ Stored = Annotated[
         metavar="NAME|FILE|FOLDER",
         help="a study, a study file, or the folder of a run",
         show_default=False,
-        callback=cli_paths.target,
+        callback=paths.target,
     ),
 ]
 Engine = Annotated[
@@ -177,7 +169,7 @@ def list_studies() -> None:
     from kdsim.study.report import Table
 
     rows = [[study.name, study.summary] for study in STUDIES]
-    cli_output.print_table(Table(["study", "what it shows"], rows))
+    console.print_table(Table(["study", "what it shows"], rows))
 
 
 @app.command("show-study", short_help="Settings with their meaning, cells, cost.")
@@ -190,8 +182,8 @@ def show_study(
     device: Device = None,
     engine: Engine = None,
     data_dir: DataDir = None,
-    cost_table: cli_cost.CostOption = False,
-    workers: cli_cost.WorkersOption = None,
+    cost_table: CostOption = False,
+    workers: WorkersOption = None,
     out: Out = "results",
 ) -> None:
     """Settings with their meaning, cells with theory's numbers, and what a run would cost.
@@ -201,25 +193,25 @@ def show_study(
     use_data(data_dir)
     study = _load(target, settings, quick, replicas=replicas, seed=seed, device=device, engine=engine)
     if cost_table:
-        return cli_cost.print_cost(study, out, workers)
-    cli_cost.require_cost(workers)
+        return print_cost(study, out, workers)
+    require_cost(workers)
     from kdsim.study import computations, packs, report, trainings
 
     training = trainings.is_training(study)
     rows = trainings.planned_rows(study) if training else packs.predicted_rows(study)
     cost = trainings.estimate(study) if training else packs.estimate(study)
-    cli_output.say(f"{study.name}: {getattr(study, 'summary', None) or report.summary_line(type(study))}\n")
+    console.say(f"{study.name}: {getattr(study, 'summary', None) or report.summary_line(type(study))}\n")
     texts = [[setting.key, setting.value, setting.doc] for setting in report.settings(study)]
-    cli_output.print_table(report.Table(["key of --set", "value", "meaning"], texts))
+    console.print_table(report.Table(["key of --set", "value", "meaning"], texts))
     planned = computations.planned_rows(study) if training else []
     if rows:
-        cli_output.print_table(report.planned_table(rows) if training else report.cells_table(rows))
+        console.print_table(report.planned_table(rows) if training else report.cells_table(rows))
     for table in report.computation_tables(planned):
-        cli_output.print_table(table)
+        console.print_table(table)
     calls = f"{cost.packs} {'training' if training else 'engine call'}{'s' * (cost.packs != 1)}"
-    seconds = cli_output.duration(cost.seconds)
+    seconds = console.duration(cost.seconds)
     aside = f", not counting {len(planned)} computation{'s' * (len(planned) > 1)}" if planned else ""
-    cli_output.say(
+    console.say(
         f"\n{cost.cells} cells in {calls}, {cost.replica_steps:,} replica-steps, about {seconds} here{aside}"
     )
 
@@ -243,11 +235,11 @@ def predict(
         raise ConfigError(f"study {study.name!r} trains networks, of which theory predicts nothing: see show-study")
     rows = packs.predicted_rows(study)
     if as_json:
-        cli_output.print_json({"study": study.name, "settings": encode(study), "rows": rows})
+        console.print_json({"study": study.name, "settings": encode(study), "rows": rows})
     elif as_csv:
-        cli_output.print_csv(rows)
+        console.print_csv(rows)
     else:
-        cli_output.print_table(report.cells_table(rows))
+        console.print_table(report.cells_table(rows))
 
 
 # Stored results -------------------------------------------------------------------------------
@@ -278,14 +270,14 @@ def results(
             "rows": stored.records,
             **comparisons(stored.records, stored),
         }
-        cli_output.print_json(content)
+        console.print_json(content)
     elif as_csv:
-        cli_output.print_csv(stored.records)
+        console.print_csv(stored.records)
     elif as_markdown or as_latex:
         from kdsim.study import table_text
 
         write = table_text.markdown if as_markdown else table_text.latex
-        cli_output.say("\n\n".join(map(write, tables_of(stored.records, stored))))
+        console.say("\n\n".join(map(write, tables_of(stored.records, stored))))
     else:
         print_results(stored.records, stored)
 
@@ -305,7 +297,7 @@ def figure(
             "--study",
             metavar="FILE",
             help="the study file with the figure's function; its code runs",
-            callback=cli_paths.option("--study"),
+            callback=paths.option("--study"),
         ),
     ] = None,
 ) -> int:
@@ -327,25 +319,25 @@ def figure(
     if stored.folder != Path(target).absolute():  # else the user named it
         for folder in (stored.folder.parent, stored.folder):
             require_no_link(folder)
-    function = cli_output.stored_figure(stored, study)
+    function = console.stored_figure(stored, study)
     files, failed = draw(function, stored, extensions)
     for file in files:
-        cli_output.say(file)
+        console.say(file)
     return failed
 
 
-cli_gallery.register(app)
-cli_check.register(app)
-cli_reproduce.register(app)
+gallery.register(app)
+check.register(app)
+reproduce.register(app)
 
 
 # Trainings of networks --------------------------------------------------------------------------
 
-cli_training.register(app)
+train.register(app)
 
 # The ledger of claims ---------------------------------------------------------------------------
 
-cli_claims.register(app)
+claims.register(app)
 
 
 # Problems and supervisions ----------------------------------------------------------------------
@@ -356,7 +348,7 @@ def export_problem(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a problem, see list-problems", show_default=False)],
     out: Annotated[
         str,
-        typer.Option("--out", metavar="FILE", help="the .npz file to write", callback=cli_paths.option("--out")),
+        typer.Option("--out", metavar="FILE", help="the .npz file to write", callback=paths.option("--out")),
     ],
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="seed of the pool")] = 0,
     settings: Annotated[
@@ -372,7 +364,7 @@ def export_problem(
     problem = override(choose("problem", name, by_name(PROBLEMS))(), parse_settings(settings or []), {})
     arrays = export(problem, seed, Path(out))
     shapes = ", ".join(f"{key} {'x'.join(map(str, array.shape))}" for key, array in arrays.items() if array.shape)
-    cli_output.note(f"{out}: {shapes}")
+    console.note(f"{out}: {shapes}")
 
 
 @app.command("list-problems", short_help="The problems and their parameters.")
@@ -398,12 +390,12 @@ def _list(classes: Sequence[type]) -> None:
     from kdsim.study.report import Table, settings, summary_line
 
     for cls in classes:
-        cli_output.say(f"{cls.name}: {summary_line(cls)}")
+        console.say(f"{cls.name}: {summary_line(cls)}")
         rows = [[item.key, item.value, item.doc] for item in settings(cls())]
         if rows:
-            cli_output.print_table(Table(["field", "default", "meaning"], rows))
+            console.print_table(Table(["field", "default", "meaning"], rows))
         else:
-            cli_output.say()
+            console.say()
 
 
 def _load(target: str, texts: list[str] | None, quick: bool, **options: str | None) -> Study:
@@ -422,16 +414,16 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
     folder = stored_run(target, known, Store(out), settings_of(texts, **options), quick=quick)
     stored = read_study(folder.absolute())
     differing = settings_line(stored.settings, encode(known[stored.name]()) if stored.name in known else None)
-    cli_output.note(f"{stored.folder}, {stored.info['date'][:16]} UTC, settings: {differing}")
+    console.note(f"{stored.folder}, {stored.info['date'][:16]} UTC, settings: {differing}")
     for failure in stored.info.get("failures", []):
-        cli_output.note(f"not in this table: {failure}")
+        console.note(f"not in this table: {failure}")
     if (line := other_sources(stored.records)) is not None:
-        cli_output.note(line)
+        console.note(line)
     changed = changed_files(stored.cells.values())
     if target.endswith(".py") and stored.settings.get(SOURCE) != encode(load(target, known))[SOURCE]:
         changed.insert(0, f"the source of {stored.name}")
     if changed:
-        cli_output.note(f"{', '.join(changed)} changed since: these results are of before")
+        console.note(f"{', '.join(changed)} changed since: these results are of before")
     return stored
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import tiny_study
 
-from kdsim import __version__, cli_commands, cli_output, cli_training
-from kdsim.cli import main
-from kdsim.cli_run import How
+from kdsim import __version__
+from kdsim.cli import app as commands
+from kdsim.cli import console, main, train
+from kdsim.cli.run import How
 from kdsim.files import signed
 from kdsim.problems import PROBLEMS
 from kdsim.results.cells import STORE_VERSION
@@ -224,7 +225,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
      (6000.0, "1.7 h"), (360_000.0, "100.0 h")],
 )  # fmt: skip
 def test_durations_are_in_the_unit_that_people_would_use(seconds: float, text: str) -> None:
-    assert cli_output.duration(seconds) == text
+    assert console.duration(seconds) == text
 
 
 # What is refused ----------------------------------------------------------------------------------
@@ -379,7 +380,7 @@ def test_an_error_of_kdsim_itself_is_one_line_and_code_1(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug\nof kdsim")
 
-    monkeypatch.setattr(cli_commands, "load_study", broken)
+    monkeypatch.setattr(commands, "load_study", broken)
     assert main(["predict", TINY]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and "RuntimeError: a bug (" in captured.err
@@ -401,7 +402,7 @@ def test_a_study_without_figure_and_summary(here: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 def test_the_study_of_the_guide_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    guide = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    guide = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
     (here / "my_study.py").write_text(guide.split("```python\n# my_study.py\n")[1].split("```")[0])
     got = run_json(capsys, "run-study", "my_study.py", "--quick", "--set", "steps=50")
     assert got["study"] == "batch-sizes" and len(got["rows"]) == 6 and got["figures"] == []
@@ -446,7 +447,7 @@ def heard(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> tuple[str, d
         raise Heard(target, settings, quick)
 
     monkeypatch.setenv("KDSIM_TRACEBACK", "1")
-    for module in (cli_commands, cli_training):
+    for module in (commands, train):
         monkeypatch.setattr(module, "load_study", load_study)
     monkeypatch.setattr("kdsim.study.loading.stored_run", stored_run)
     with pytest.raises(Heard) as found:
@@ -500,8 +501,8 @@ def test_options_reach_the_training(
 
 def test_options_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[object, ...]] = []
-    monkeypatch.setattr(cli_commands, "load_study", lambda *_: "study")
-    monkeypatch.setattr(cli_commands, "run", lambda *given: seen.append(given) or 0)
+    monkeypatch.setattr(commands, "load_study", lambda *_: "study")
+    monkeypatch.setattr(commands, "run", lambda *given: seen.append(given) or 0)
     dask = [
         "--executor",
         "dask",
@@ -524,8 +525,8 @@ def test_options_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("command", [["train", "resnet8"], ["distill", "resnet8", "resnet8"]])
 def test_trainings_are_repaired_and_run_again(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     seen: list[tuple[object, ...]] = []
-    monkeypatch.setattr(cli_training, "load_study", lambda *_: "study")
-    monkeypatch.setattr(cli_training, "run", lambda *given: seen.append(given) or 0)
+    monkeypatch.setattr(train, "load_study", lambda *_: "study")
+    monkeypatch.setattr(train, "run", lambda *given: seen.append(given) or 0)
     assert main([*command, "--repair"]) == 0 == main([*command, "--rerun"])
     assert [given[3] for given in seen] == [How(repair=True), How(rerun=True)]
 
@@ -537,7 +538,7 @@ def test_the_data_folder_is_where_the_option_says(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setenv("KDSIM_TRACEBACK", "1")
     monkeypatch.setenv("KDSIM_DATA", "elsewhere")
-    for module in (cli_commands, cli_training):
+    for module in (commands, train):
         monkeypatch.setattr(module, "load_study", lambda *_: "study")
         monkeypatch.setattr(module, "run", look)
     monkeypatch.setattr("kdsim.study.trainings.is_training", look)

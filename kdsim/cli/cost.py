@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdsim import cli_output
+from kdsim.cli import console
 from kdsim.config import ConfigError, require_count
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
@@ -40,11 +40,11 @@ def print_cost(study: Study, out: str, workers: int | None) -> None:
 
     if workers is not None:
         require_count("--workers", workers)
-    with cli_output.compilation_note():
+    with console.compilation_note():
         cost = study_cost(study, Store(out))
-    cli_output.print_table(_table(cost))
+    console.print_table(_table(cost))
     for line in (*_totals(cost, out), *_durations(cost, workers)):
-        cli_output.say(line)
+        console.say(line)
 
 
 def _table(cost: StudyCost) -> Table:
@@ -112,7 +112,7 @@ def _durations(cost: StudyCost, workers: int | None) -> list[str]:
         seconds = cost.wall(count)
         if last is not None and seconds >= 0.95 * last:
             break  # more workers find nothing to do
-        texts.append(f"{cli_output.duration(seconds)} on {count}")
+        texts.append(f"{console.duration(seconds)} on {count}")
         last, most = seconds, count
     left = " of what is left" if cost.stored else ""
     return [f"duration    {', '.join(texts)} {'worker' if most == 1 else 'workers'} of one {unit}{left}"]

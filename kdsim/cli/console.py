@@ -1,4 +1,4 @@
-"""What the command line prints: tables, one JSON object, CSV, progress. Only this module and cli.py print."""
+"""What the command line prints: tables, one JSON object, CSV, progress. Only this package prints."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import contextmanager, suppress
 
-from kdsim.cli_codes import ExitCode
+from kdsim.cli.codes import ExitCode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def _run(arguments: Sequence[str] | None, stdout: TextIO, told: list[int]) -> in
         return _refused(str(error))
     code, failure = None, None
     try:
-        from kdsim import cli_output
-        from kdsim.cli_commands import app
+        from kdsim.cli import console
+        from kdsim.cli.app import app
 
-        with cli_output.windowless():  # figures go to files
+        with console.windowless():  # figures go to files
             code = app(args=None if arguments is None else list(arguments), prog_name="kdsim", standalone_mode=False)
     except BaseException as error:  # a study file can raise anything
         failure = error
@@ -83,12 +83,12 @@ def _run(arguments: Sequence[str] | None, stdout: TextIO, told: list[int]) -> in
 
 def _failed(error: BaseException, wants_traceback: bool) -> int:
     """What an error means; raises it again if its traceback is wanted."""
-    from kdsim import cli_output
-    from kdsim.cli_run import Stopped
+    from kdsim.cli import console
+    from kdsim.cli.run import Stopped
     from kdsim.config import ConfigError, error_line, in_study_file, lacks_memory
 
     if isinstance(error, Stopped):
-        cli_output.note(str(error))
+        console.note(str(error))
         return ExitCode.INTERRUPTED
     if wants_traceback:
         raise error
@@ -104,21 +104,21 @@ def _failed(error: BaseException, wants_traceback: bool) -> int:
     if not of_study and isinstance(error, OSError) and error.errno in _OF_SYSTEM:
         place = "standard output, or a file," if error.filename is None else repr(os.fsdecode(error.filename))
         return _refused(f"{place} cannot be used: {error.strerror}")
-    cli_output.error(f"{error_line(error)}; {TRACEBACK}=1 shows the whole traceback")
+    console.error(f"{error_line(error)}; {TRACEBACK}=1 shows the whole traceback")
     return ExitCode.REFUSED if of_study else ExitCode.FAILED
 
 
 def _refused(line: str) -> int:
-    from kdsim import cli_output
+    from kdsim.cli import console
 
-    cli_output.error(line)
+    console.error(line)
     return ExitCode.REFUSED
 
 
 def _interrupted() -> int:
-    from kdsim import cli_output
+    from kdsim.cli import console
 
-    cli_output.note("interrupted")
+    console.note("interrupted")
     return ExitCode.INTERRUPTED
 
 
@@ -241,7 +241,3 @@ def _settle(stream: TextIO) -> OSError | None:
     except ValueError:  # somebody has closed it
         pass
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 import tiny_study
 
-from kdsim import cli_output
-from kdsim.cli import main
+from kdsim.cli import console, main
 from kdsim.study import table_text
 from kdsim.study.report import Table
 
 TINY = Path(tiny_study.__file__)
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WIDTHS = {"0": None, "1": 1, "20": 20, "80": 80, "200": 200, "garbage": None, "-5": None, "": None, "1e3": None,
           "²": None, " 90 ": 90, "9" * 5000: None}  # fmt: skip
 
@@ -28,13 +27,13 @@ def test_width(columns: str, width: int | None, monkeypatch: pytest.MonkeyPatch)
     """What is no number of characters says nothing: a pipe has no width then."""
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert cli_output.line_width() == width
+    assert console.line_width() == width
 
 
 def test_a_pipe_gets_whole_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     cells = [f"{place}.37 ± 0.17" for place in range(40)]
-    cli_output.print_table(Table([f"column {place}" for place in range(40)], [cells], {"column 3"}, ("column 1",)))
+    console.print_table(Table([f"column {place}" for place in range(40)], [cells], {"column 3"}, ("column 1",)))
     shown = capsys.readouterr().out
     assert all(cell in shown for cell in cells) and "too narrow" not in shown
 
@@ -70,7 +69,7 @@ def test_no_other_module_makes_tables() -> None:
 def test_plus_minus_in_an_encoding_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    cli_output.say("0.37 ± 0.17")
+    console.say("0.37 ± 0.17")
     stream.flush()
     assert stream.buffer.getvalue() == b"0.37 +- 0.17\n"
 
@@ -80,15 +79,15 @@ def test_plus_minus_in_an_encoding_without_it(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_others_print_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     outer = sys.stdout
-    with pytest.raises(RuntimeError), cli_output.own_output():
+    with pytest.raises(RuntimeError), console.own_output():
         print("theirs")
-        cli_output.say("ours")
-        with cli_output.own_output():
+        console.say("ours")
+        with console.own_output():
             print("theirs")
-            cli_output.say("ours")
+            console.say("ours")
         raise RuntimeError
     assert sys.stdout is outer
-    cli_output.say("after")
+    console.say("after")
     captured = capsys.readouterr()
     assert captured.out == "ours\nours\nafter\n" and captured.err == "theirs\ntheirs\n"
 
