@@ -150,7 +150,7 @@ def test_a_changed_default_and_a_changed_schema_change_the_digest(monkeypatch: p
 
     before = digest(settings(1))
     assert before == digest(settings(1)) != digest(settings(2))
-    monkeypatch.setattr(config, "SCHEMA_VERSION", config.SCHEMA_VERSION + 1)
+    monkeypatch.setattr("kdsim.config.encoding.SCHEMA_VERSION", config.SCHEMA_VERSION + 1)
     assert digest(settings(1)) != before
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.data import KnownPoints
 from kdsim.engines import ENGINES, SGD, Lane, Recording, choose_engine
@@ -85,7 +86,9 @@ def samples(*supervisions: Supervision, sgd: SGD | None = None) -> Samples:
 def functions_as_fields(monkeypatch):
     """`Bad` has functions for fields, which no stored configuration may."""
     encode = packs.config.encode
-    monkeypatch.setattr(packs.config, "encode", lambda value: {} if isinstance(value, Bad) else encode(value))
+    encode = config.encode
+    for module in (config, config.encoding):
+        monkeypatch.setattr(module, "encode", lambda value: {} if isinstance(value, Bad) else encode(value))
 
 
 # Targets ------------------------------------------------------------------------------------------
