@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from all_configurations import CONFIGURATIONS
 from tiny_study import Tiny
 
-from kdsim.cli.reproduce import _further_classes
 from kdsim.config import decode, digest, encode
-from kdsim.studies import STUDIES
-from kdsim.study.base import Cell
-from kdsim.study.stored_configs import KNOWN
 from kdsim.supervision import Exact, OneHot
 from kdsim.trainer import StudentTrainer
-
-
-def configurations(roots: Iterable[type]) -> list[type]:
-    """The classes and all that their fields may hold, by the fields' types."""
-    found: dict[type, None] = {}  # in order
-    waiting = list(roots)
-    while waiting:
-        hint = waiting.pop()
-        waiting.extend(typing.get_args(hint))
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in found:
-            if not inspect.isabstract(hint):
-                found[hint] = None
-            waiting.extend(typing.get_type_hints(hint).values())
-    return list(found)
-
-
-CONFIGURATIONS = configurations([*KNOWN, *_further_classes(), *STUDIES, Cell, StudentTrainer])
 
 
 def bare(cls: type, **values: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,12 @@ def test_imports_point_one_way(part: str) -> None:
     assert part in ALLOWED, f"add {part} to ALLOWED, and say in docs/architecture.md where it stands"
     found = {str(path): violations(part, imported_names(path)) for own, path in MODULES if own == part}
     assert found and not any(found.values()), {path: names for path, names in found.items() if names}
+
+
+def test_configurations_stand_on_the_standard_library_alone() -> None:
+    """Whoever reads a stored configuration, or asks for help, waits for no library."""
+    names = {name for part, path in MODULES if part in BOTTOM for name in imported_names(path)}
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names | {"kdsim"}
 
 
 @parts

@@ -7,13 +7,13 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from kdsim.config.allowed import Misfit, fitted
 from kdsim.config.encoding import CLASS, FILES, MARKS, SOURCE, marks_of
 from kdsim.config.errors import ConfigError, choose, error_line, require, shown, unknown_name
 from kdsim.config.identity import is_own, kind_of, source_digest
-from kdsim.config.values import as_float, hints_of
+from kdsim.config.values import hints_of
 
 DEEPEST = 40
 """Parts within parts of a configuration that is read."""
@@ -43,14 +43,14 @@ def _decode(data: Any, classes: tuple[type, ...], hint: Any, where: str, depth: 
     options = args if origin in (typing.Union, types.UnionType) else (hint,)
     if isinstance(data, dict):
         return _decode_class(data, classes, options, where, depth)
-    for option in options:
-        if isinstance(data, list) and (option is Any or typing.get_origin(option) is tuple):
-            return _decode_items(data, classes, typing.get_args(option), where, depth)
-        if isinstance(data, str) and option is Path:
-            return Path(data)
-        if not isinstance(data, list) and _is_value(data, option):
-            return as_float(data, option)
-    raise ConfigError(f"{where} = {shown(data)} is not allowed: must be {_hint_text(hint)}")
+    for option in options if isinstance(data, list) else ():
+        if option in (Any, tuple, list) or typing.get_origin(option) in (tuple, list):
+            data = _decode_items(data, classes, typing.get_args(option), where, depth)
+            break
+    try:
+        return fitted(data, hint)
+    except Misfit as misfit:
+        raise misfit.error(where) from None
 
 
 def _decode_items(data: list[Any], classes: tuple[type, ...], each: tuple[Any, ...], where: str, depth: int) -> Any:
@@ -79,7 +79,7 @@ def _decode_class(
             raise unknown_name(f"field of {name}", key, names)
     if missing := [key for key in names if key not in data]:
         raise ConfigError(f"{name} in {where} has no {', '.join(missing)}")
-    values = {key: _decode(data[key], classes, hints[key], f"{key} of {name}", depth + 1) for key in names}
+    values = {key: _decode(data[key], classes, hints[key], f"{cls.__name__}.{key}", depth + 1) for key in names}
     try:
         found = cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.init})
     except ConfigError:
@@ -97,16 +97,3 @@ def _require_files(name: str, stored: Any, now: Mapping[str, str]) -> None:
         if stored.get(path) != now.get(path):
             words = [f"SHA-256 {str(files[path])[:12]}..." if path in files else "none" for files in (stored, now)]
             raise ConfigError(f"file {shown(path)} of {name}: it was stored with {words[0]}, now there is {words[1]}")
-
-
-def _is_value(data: Any, hint: Any) -> bool:
-    """Whether a number, text or None in JSON is one of that type."""
-    if hint is Any:
-        return True
-    if typing.get_origin(hint) is Literal:
-        return any(type(data) is type(allowed) and data == allowed for allowed in typing.get_args(hint))
-    return type(data) is hint or (hint is float and type(data) is int)
-
-
-def _hint_text(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -324,13 +324,13 @@ def test_images_are_read_once(tmp_path, folder, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "fields", "text"),
     [
-        (Cifar10, {"labels": "worst_label"}, "labels = 'worst_label' is not allowed: must be one of official, aggre_"),
+        (Cifar10, {"labels": "worst_label"}, "labels = 'worst_label' is not allowed: must be official, aggre_label"),
         (Cifar10, {"labels": None}, "labels"),
         (Cifar10, {"people": 1}, "people = 1 is not allowed: must be True or False"),
-        (Cifar10, {"few_shot": 0}, "few_shot = 0 is not allowed: must be in (0, 1]"),
+        (Cifar10, {"few_shot": 0}, "few_shot = 0.0 is not allowed: must be in (0, 1]"),
         (Cifar100, {"few_shot": 1.1}, "few_shot"),
         (Cifar100, {"imbalance": 0.5}, "imbalance"),
-        (Cifar10, {"validation": 0}, "validation = 0 is not allowed: must be in (0, 1): trainings are followed"),
+        (Cifar10, {"validation": 0}, "validation = 0.0 is not allowed: must be in (0, 1): trainings are followed"),
         (Cifar10H, {"validation": 1}, "validation"),
         (Cifar10, {"test_images": 0}, "test_images"),
         (Cifar10, {"test_images": 10_001}, "test_images = 10001 is not allowed: must be an integer <= 10000"),

@@ -73,7 +73,7 @@ def test_a_schedule_is_its_config(cls):
     ("make", "message"),
     [
         (lambda: StepDecay(()), "milestones = .* at least one"),
-        (lambda: StepDecay([0.5]), "milestones = .* a tuple"),
+        (lambda: StepDecay(0.5), "milestones = .* a tuple"),
         (lambda: StepDecay((0.5, 1.0)), r"milestones\[1\] = 1.0"),
         (lambda: StepDecay((0.5, 0.5)), "milestones = .* increasing"),
         (lambda: StepDecay((0.5,), 0), "decay = 0"),

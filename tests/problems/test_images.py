@@ -91,7 +91,7 @@ def test_listed_apart_from_problems_with_linear_inputs_and_documented():
 BAD = [
     ({"classes": 1}, r"classes = 1 .* an integer >= 2"),
     ({"samples": 0}, r"samples = 0 .* >= 1"),
-    ({"validation_samples": 1.0}, r"validation_samples = 1.0 .* an integer >= 1"),
+    ({"validation_samples": 1.0}, r"validation_samples = 1.0 .* an integer, as 1"),
     ({"test_samples": 2**43}, r"test_samples = \d+ .* <= 4398046511104"),
     ({"dimension": 9}, r"dimension = 9 .* <= 8"),
     ({"dimension": 0}, r"dimension = 0 .* >= 1"),

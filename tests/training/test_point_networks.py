@@ -538,7 +538,7 @@ class OneNumber(CrossEntropy):
         ),
         (
             lambda: StudentTrainer(PointNetwork(), KnownImages(Images())),
-            r"data = KnownImages\(.*\) is not allowed: must be PointSource for PointNetwork\(network='mlp'",
+            r"data = KnownImages\(.*\) is not allowed: must be PointSource for PointNetwork\(\)",
         ),
         (lambda: StudentTrainer(PointNetwork(), GaussianMixture()), r"data = GaussianM.* must be PointSource for"),
         (lambda: training(supervision=LooksAtPoints()), "supervision = LooksAtPoints.* must be one that does not look"),
