@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdsim import simplex
-from kdsim.config import ConfigError, Configuration
+from kdsim.config import ConfigError, Configuration, python_numbers, require
 from kdsim.rng import Draws
 from kdsim.supervision.declarations import require_class
 
@@ -132,8 +132,15 @@ class Supervision(Configuration, ABC):
         return stack
 
 
+def require_nu_number(nu: object) -> None:
+    """Refuse what is no number, of Python, numpy or torch."""
+    number = python_numbers(nu)
+    require(isinstance(number, (int, float)) and not isinstance(number, bool), "nu", nu, "a number")
+
+
 def require_feasible(name: str, nu: float, largest: float, *, open_end: bool = False) -> None:
     """Refuse a nu outside [0, largest] (or [0, largest) with `open_end`), naming the largest feasible value."""
+    require_nu_number(nu)
     inside = nu < largest if open_end else nu <= largest * (1 + 1e-12)
     if not (nu >= 0 and inside):  # also refuses NaN
         if largest == 0 and open_end:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdsim import simplex
 from kdsim.rng import Draws
-from kdsim.supervision.base import Batch, Supervision, Target
+from kdsim.supervision.base import Batch, Supervision, Target, require_nu_number
 from kdsim.supervision.sampling import one_hot_labels
 
 
@@ -41,6 +41,7 @@ class OneHot(Supervision):
 
     def with_nu(self, nu: float, p: Tensor) -> Self:
         """Itself for its own nu (to a relative 1e-9); `ConfigError` for any other nu."""
+        require_nu_number(nu)
         if math.isclose(nu, self.nu(p), rel_tol=1e-9):
             return self
         return super().with_nu(nu, p)

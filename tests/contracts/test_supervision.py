@@ -403,6 +403,9 @@ def test_an_infeasible_nu_is_refused_with_the_largest(family):
     for nu in (-1e-3, math.nan, math.inf):
         with pytest.raises(ConfigError):
             supervision.with_nu(nu, POOL)
+    for nu in ("0.1", None, True, (0.1,)) if family.unbiased else ():
+        with pytest.raises(ConfigError, match=r"^nu = .* is not allowed: must be a number$"):
+            supervision.with_nu(nu, POOL)
     if not family.unbiased:
         with pytest.raises(ConfigError, match=f"biased: set its {family.level_field}"):
             supervision.with_nu(0.01, POOL)
