@@ -178,17 +178,9 @@ class StudentTrainer(Configuration):
     name: ClassVar[str] = "student-trainer"
 
     def __post_init__(self) -> None:
-        students = (ImageNetwork, NetworkStudent, LinearStudent, PointNetwork)
-        kinds = {"student": students, "supervision": (Supervision, Teacher)}
-        kinds["data"] = (ImageSource,) if self.on_images else (PointSource,) if self.on_points else (Problem,)
-        kinds |= {"loss": (DistillationLoss,), "recipe": (Recipe,)}
-        for what, allowed in kinds.items():
-            value = getattr(self, what)
-            names = " or ".join(kind.__name__ for kind in allowed)
-            if what == "data":
-                names += f" for {'a student of the engines' if not self.is_network else self.student}"
-            require(isinstance(value, allowed), what, value, names)
-        require(self.targets in ("frozen", "fresh"), "targets", self.targets, "frozen or fresh")
+        kind = ImageSource if self.on_images else PointSource if self.on_points else Problem
+        whose = self.student if self.is_network else "a student of the engines"
+        require(isinstance(self.data, kind), "data", self.data, f"{kind.__name__} for {whose}")
         if self.evaluations is not None:
             require_count("evaluations", self.evaluations)
         require_between("window", self.window, 0, 1, "(]")

@@ -69,8 +69,7 @@ class PaperSynthetic(Study):
         require_count("validation", self.validation)
         for concentration in self.concentrations:
             require_positive("concentrations", concentration)
-        allowed = isinstance(self.targets, tuple) and set(self.targets) <= set(TARGETS)
-        once = allowed and len(self.targets) == len(set(self.targets)) > 0
+        once = len(self.targets) == len(set(self.targets)) > 0
         require(once, "targets", self.targets, "a tuple of frozen, fresh or both")
         require_positive("initial_scale", self.initial_scale)
         require_positive("step_size", self.step_size)

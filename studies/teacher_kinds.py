@@ -16,7 +16,7 @@ from kdsim.supervision import Exact, OneHot
 from kdsim.teachers.kinds import KINDS, teacher_of
 from kdsim.trainer import ImageNetwork, StudentTrainer, Teacher
 from kdsim.training import RECIPES, Recipe
-from kdsim.training.precision import Precision, require_precision
+from kdsim.training.precision import Precision
 
 SMALL = Images(
     classes=10,
@@ -70,7 +70,6 @@ class TeacherStudy(Study):
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        require_precision(self.precision)
         require_positive("epochs", self.epochs)
         require_positive("teacher_epochs", self.teacher_epochs)
         require_count("samples", self.samples)

@@ -18,8 +18,6 @@ from kdsim.config import ConfigError, Configuration, require, require_count
 from kdsim.data.base import require_images
 from kdsim.rng import Draws, Stream, uniform_index
 
-FILLS = ("zero", "reflect")
-
 
 @dataclass(frozen=True)
 class CropFlip(Configuration):
@@ -45,8 +43,6 @@ class CropFlip(Configuration):
 
     def __post_init__(self) -> None:
         require_count("padding", self.padding, least=0, most=31)
-        require(self.fill in FILLS, "fill", self.fill, " or ".join(FILLS))
-        require(isinstance(self.flip, bool), "flip", self.flip, "True or False")
 
     def choices(self, draws: Draws) -> Tensor:
         """What is done at each visit: (3, R, V) int64, the crop's first row and column (0 .. 2 padding), flip (0 or 1).

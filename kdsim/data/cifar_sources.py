@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -141,11 +141,6 @@ class Cifar10(TrainingImages):
 
     name: ClassVar[str] = "cifar10"
     data_set: ClassVar[str] = "cifar10"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.labels in get_args(LabelSet), "labels", self.labels, "one of " + ", ".join(get_args(LabelSet)))
-        require(isinstance(self.people, bool), "people", self.people, "True or False")
 
     @property
     def train_truth(self) -> Truth:

@@ -45,7 +45,6 @@ class KnownPoints(PointSource):
     test_truth: ClassVar[Truth] = "bcp"
 
     def __post_init__(self) -> None:
-        require(isinstance(self.problem, Problem), "problem", self.problem, "a Problem")
         require_count("validation_samples", self.validation_samples)
         require_count("test_samples", self.test_samples)
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, Configuration, require, require_between
+from kdsim.config import ConfigError, Configuration, require_between
 from kdsim.data.base import ImageData, require_images, require_labels
 from kdsim.population import Population
 from kdsim.problems import Images
@@ -171,7 +171,6 @@ class KnownImages(ImageSource):
     test_truth: ClassVar[Truth] = "bcp"
 
     def __post_init__(self) -> None:
-        require(isinstance(self.problem, Images), "problem", self.problem, "an Images(...)")
         require_between("few_shot", self.few_shot, 0, 1, "(]")
 
     @property

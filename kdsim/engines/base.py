@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from kdsim.config import ConfigError, Configuration, choose, kind_of, require, require_between, require_count, shown
+from kdsim.config import ConfigError, Configuration, kind_of, require, require_between, require_count, shown
 from kdsim.engines.optimisers import GradientDescent, Optimiser
 from kdsim.engines.recorder import Record, Recording
 from kdsim.engines.schedules import Constant, Schedule
@@ -54,14 +54,9 @@ class SGD(Configuration):
     def __post_init__(self) -> None:
         require_count("steps", self.steps)
         require_count("batch_size", self.batch_size)
-        require(self.index in ("replacement", "permutation"), "index", self.index, "replacement or permutation")
-        require(self.targets in ("fresh", "frozen"), "targets", self.targets, "fresh or frozen")
-        choose("dtype", self.dtype, DTYPES)
         if self.training_set is not None:
             require_count("training_set", self.training_set)
         require_count("held_out", self.held_out, least=0)
-        require(isinstance(self.optimiser, Optimiser), "optimiser", self.optimiser, "an Optimiser")
-        require(isinstance(self.schedule, Schedule), "schedule", self.schedule, "a Schedule")
 
     @property
     def plain(self) -> bool:

@@ -146,7 +146,6 @@ class GradientDescent(Optimiser):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_between("momentum", self.momentum, 0, 1, "[)")
-        require(isinstance(self.nesterov, bool), "nesterov", self.nesterov, "True or False")
         require(self.momentum > 0 or not self.nesterov, "nesterov", self.nesterov, "False without momentum")
 
     @property
@@ -204,7 +203,6 @@ class Adam(Optimiser):
         require_between("beta1", self.beta1, 0, 1, "[)")
         require_between("beta2", self.beta2, 0, 1, "[)")
         require_held("epsilon", self.epsilon)  # as 0 in float32 it would divide a zero gradient by zero
-        require(isinstance(self.decoupled, bool), "decoupled", self.decoupled, "True or False")
 
     def update(
         self,

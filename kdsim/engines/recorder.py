@@ -43,7 +43,6 @@ class Recording(Configuration):
         require_between("tail_fraction", self.tail_fraction, 0, 1, "()")
         require_count("tail_stride", self.tail_stride)
         require_count("directions", self.directions, least=0)
-        require(isinstance(self.mean_error, bool), "mean_error", self.mean_error, "True or False")
 
     def tail_start(self, steps: int) -> int:
         """First step of the tail."""

@@ -56,8 +56,7 @@ class StepDecay(Schedule):
     name: ClassVar[str] = "step-decay"
 
     def __post_init__(self) -> None:
-        tuple_of_some = isinstance(self.milestones, tuple) and len(self.milestones) > 0
-        require(tuple_of_some, "milestones", self.milestones, "a tuple of fractions, at least one")
+        require(len(self.milestones) > 0, "milestones", self.milestones, "a tuple of fractions, at least one")
         for number, milestone in enumerate(self.milestones):
             require_between(f"milestones[{number}]", milestone, 0, 1, "()")
         increasing = all(first < second for first, second in pairwise(self.milestones))

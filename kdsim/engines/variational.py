@@ -149,8 +149,8 @@ class MeanField(WeightSampler):
         require(self.std_init <= LARGEST_STD, "std_init", self.std_init, f"at most {LARGEST_STD:g}")
         require_between("annealing_end", self.annealing_end, 0, 1)
         require_between("annealing_start", self.annealing_start, 0, self.annealing_end)
-        known = isinstance(self.rule, Optimiser) and not isinstance(self.rule, WeightSampler)
-        require(known, "rule", self.rule, "an Optimiser that draws no weights")
+        plain = not isinstance(self.rule, WeightSampler)
+        require(plain, "rule", self.rule, "an Optimiser that draws no weights")
         require(self.rule.weight_decay == 0, "rule.weight_decay", self.rule.weight_decay, "0: prior_std has this part")
         if self.steps is not None:
             require_count("steps", self.steps)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -104,11 +104,6 @@ class SoftmaxLoss(DistillationLoss):
 
     posterior_order: PosteriorOrder = "temper-then-average"
     standardised: bool = False
-
-    def __post_init__(self) -> None:
-        orders = get_args(PosteriorOrder)
-        require(self.posterior_order in orders, "posterior_order", self.posterior_order, " or ".join(orders))
-        require(isinstance(self.standardised, bool), "standardised", self.standardised, "true or false")
 
     @property
     @abstractmethod

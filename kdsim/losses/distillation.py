@@ -74,7 +74,6 @@ class _Weighted(SoftmaxLoss):
     teacher_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require_weights(self.label_weight, self.teacher_weight)
 
     @property
@@ -134,7 +133,6 @@ class BayesianKD(SoftmaxLoss):
     name: ClassVar[str] = "bayesian-kd"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require_weight("alpha", self.alpha)
         require(self.alpha <= 1, "alpha", self.alpha, "in [0, 1]")
         require_temperature("teacher_temperature", self.teacher_temperature)
@@ -177,7 +175,6 @@ class LogitMSE(DistillationLoss):
 
     def __post_init__(self) -> None:
         require_weights(self.label_weight, self.teacher_weight)
-        require(isinstance(self.centred, bool), "centred", self.centred, "true or false")
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -307,10 +304,6 @@ class LTKD(_Tempered):
         super().__post_init__()
         require_weight("alpha", self.alpha)
         require_weight("beta", self.beta)
-        for what in ("rebalance", "equal_groups"):
-            require(isinstance(getattr(self, what), bool), what, getattr(self, what), "true or false")
-        require(isinstance(self.class_counts, tuple), "class_counts", self.class_counts, "a tuple of counts")
-        require(isinstance(self.shares, tuple), "shares", self.shares, "a tuple of shares")
         for number, count in enumerate(self.class_counts):
             require_count(f"class_counts[{number}]", count, least=0)
         for number, share in enumerate(self.shares):

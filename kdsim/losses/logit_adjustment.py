@@ -50,7 +50,6 @@ class BalancedSoftmax(DistillationLoss):
 
     def __post_init__(self) -> None:
         require_weights(self.label_weight, self.teacher_weight)
-        require(isinstance(self.class_counts, tuple), "class_counts", self.class_counts, "a tuple of counts")
         for number, count in enumerate(self.class_counts):
             require_positive(f"class_counts[{number}]", count)
 

@@ -48,8 +48,7 @@ class Digits(Problem):
 
     def __post_init__(self) -> None:
         require_between("penalty", self.penalty, 1e-6, 100)
-        is_count = isinstance(self.samples, int) and not isinstance(self.samples, bool)
-        fits = self.samples is None or (is_count and 1 <= self.samples <= IMAGES)
+        fits = self.samples is None or 1 <= self.samples <= IMAGES
         require(fits, "samples", self.samples, f"None or an integer from 1 to {IMAGES}")
 
     def population(self, seed: int) -> Population:

@@ -56,15 +56,14 @@ class GaussianMixture(Problem):
         require_between("variance", self.variance, 1e-12, 1e12)
         values, priors = self.mean_values, self.priors
         distinct = "a tuple of distinct numbers, at least one"
-        require(isinstance(values, tuple) and len(values) > 0, "mean_values", values, distinct)
+        require(len(values) > 0, "mean_values", values, distinct)
         for index, value in enumerate(values):
             require_between(f"mean_values[{index}]", value, -1e6, 1e6)
         require(len(set(values)) == len(values), "mean_values", values, distinct)
         choices = len(values) ** min(self.dimension, 64)  # 2^64 is more classes than fit anywhere
         require(choices >= self.classes, "classes", self.classes, f"<= {choices}, the number of distinct means")
         if priors is not None:
-            fits = isinstance(priors, tuple) and len(priors) == self.classes
-            require(fits, "priors", priors, f"a tuple of {self.classes} numbers, one a class")
+            require(len(priors) == self.classes, "priors", priors, f"a tuple of {self.classes} numbers, one a class")
             for index, prior in enumerate(priors):
                 require_between(f"priors[{index}]", prior, 0, 1, "()")
             require(abs(sum(priors) - 1) < 1e-9, "priors", priors, f"numbers that sum to 1 (sum: {sum(priors):.10g})")

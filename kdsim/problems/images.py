@@ -130,9 +130,8 @@ class Images(Problem):
         require_between("colour", self.colour, 0, 1)
         require_between("shift", self.shift, 0, 6)
         most = simplex.entropy(self.prior).item()
-        is_number = isinstance(self.entropy, (int, float)) and not isinstance(self.entropy, bool)
         inside = f"in (0, {most:.6g}) nats; the upper end is the entropy of the prior"
-        require(is_number and 0 < self.entropy < most, "entropy", self.entropy, inside)
+        require(0 < self.entropy < most, "entropy", self.entropy, inside)
 
     @property
     def prior(self) -> Tensor:

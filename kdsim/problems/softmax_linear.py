@@ -51,13 +51,10 @@ class SoftmaxLinear(Problem):
         require_count("dimension", self.dimension)
         require_between("conditioning", self.conditioning, 1, 1e12)
         most = math.log(self.classes)
-        is_number = isinstance(self.entropy, (int, float)) and not isinstance(self.entropy, bool)
         inside = f"in (0, {most:.6g}) nats; the upper end is log K for K = {self.classes}"
-        require(is_number and 0 < self.entropy < most, "entropy", self.entropy, inside)
-        require(isinstance(self.bias, bool), "bias", self.bias, "True or False")
-        is_count = isinstance(self.samples, int) and not isinstance(self.samples, bool)
+        require(0 < self.entropy < most, "entropy", self.entropy, inside)
         enough = f"an integer > dimension = {self.dimension} (the pool covariance is exact)"
-        require(is_count and self.samples > self.dimension, "samples", self.samples, enough)
+        require(self.samples > self.dimension, "samples", self.samples, enough)
 
     def population(self, seed: int) -> Population:
         """Draw rotation, features, theta_star and labels.

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from kdsim.config import choose, require, require_count, require_positive
+from kdsim.config import require, require_count, require_positive
 from kdsim.population import LARGEST
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import AddGradient, NetworkStudent, add_outer, unflatten
@@ -45,11 +45,9 @@ class MLP(NetworkStudent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        widths = isinstance(self.widths, tuple) and len(self.widths) > 0
-        require(widths, "widths", self.widths, "a tuple of integers, at least one")
+        require(len(self.widths) > 0, "widths", self.widths, "a tuple of integers, at least one")
         for number, width in enumerate(self.widths):
             require_count(f"widths[{number}]", width)
-        choose("activation", self.activation, ACTIVATIONS)
         require_positive("initial_scale", self.initial_scale)
         require(self.initial_scale <= LARGEST, "initial_scale", self.initial_scale, f"at most {LARGEST:g}")
 

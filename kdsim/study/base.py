@@ -43,14 +43,6 @@ class Cell(Configuration):
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        require(isinstance(self.problem, Problem), "problem", self.problem, "a Problem")
-        students = (LinearStudent, NetworkStudent)
-        require(isinstance(self.student, students), "student", self.student, "a LinearStudent or a NetworkStudent")
-        require(isinstance(self.supervision, Supervision), "supervision", self.supervision, "a Supervision")
-        require(isinstance(self.sgd, SGD), "sgd", self.sgd, "an SGD")
-        require(isinstance(self.recording, Recording), "recording", self.recording, "a Recording")
-        require(isinstance(self.engine, str), "engine", self.engine, "a name")
-        require(isinstance(self.device, str), "device", self.device, "a name")
         require_positive("step_size", self.step_size)
         require_count("replicas", self.replicas, least=2, most=2**31 - 1)
         require_count("seed", self.seed, least=0)

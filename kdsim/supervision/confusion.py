@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdsim import simplex
-from kdsim.config import require, require_between
+from kdsim.config import require_between
 from kdsim.rng import Draws
 from kdsim.supervision.base import Batch, Supervision, Target
 from kdsim.supervision.sampling import level_like, one_hot_labels
@@ -41,8 +41,6 @@ class Confusion(Supervision):
 
     def __post_init__(self) -> None:
         require_between("rate", self.rate, 0, 1)
-        require(self.pattern in ("symmetric", "cyclic"), "pattern", self.pattern, "symmetric or cyclic")
-        require(isinstance(self.labels, bool), "labels", self.labels, "True or False")
 
     @property
     def noiseless(self) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from kdsim.config import require, require_count
+from kdsim.config import require_count
 from kdsim.data.sources import Pools
 from kdsim.engines.base import check_device
 from kdsim.losses import CrossEntropy, LabelCrossEntropy
@@ -69,9 +69,6 @@ class Laplace(Teacher):
 
     def __post_init__(self) -> None:
         require_loss(self.training, (CrossEntropy, LabelCrossEntropy))
-        for what, options in (("structure", Structure), ("predictive", Predictive), ("tune", Tune)):
-            allowed = get_args(options)
-            require(getattr(self, what) in allowed, what, getattr(self, what), " or ".join(allowed))
         require_count("samples", self.samples)
 
     def fit(self, networks: tuple[TrainedNetwork, ...], pools: Pools, number: int) -> dict[str, Tensor]:

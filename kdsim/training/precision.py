@@ -5,11 +5,11 @@ What a precision is depends on the configuration alone, never on the processor: 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
-from kdsim.config import ConfigError, require
+from kdsim.config import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -17,11 +17,6 @@ _MULTIPLIERS = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "avx10_2", "bf16", 
 """Capabilities, as `torch.cpu.get_capabilities` names them, with any of which bfloat16 is not emulated."""
 _AMPERE = 8
 """Major compute capability of the first NVIDIA GPUs that multiply bfloat16."""
-
-
-def require_precision(value: str) -> None:
-    """Refuse what is no `Precision`."""
-    require(value in get_args(Precision), "precision", value, " or ".join(get_args(Precision)))
 
 
 def precision_on(precision: Precision, device: torch.device | str) -> Literal["float32", "bfloat16"]:

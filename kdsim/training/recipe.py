@@ -12,7 +12,7 @@ from kdsim.data.augmentation import CropFlip
 from kdsim.engines.optimisers import Adam, GradientDescent, Optimiser
 from kdsim.engines.schedules import Constant, Schedule, StepDecay
 from kdsim.rng import MAX_VISITS
-from kdsim.training.precision import Precision, require_precision
+from kdsim.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,6 @@ class Recipe(Configuration):
         require_positive("step_size", self.step_size)
         held = torch.finfo(torch.float32)
         require_between("step_size", self.step_size, held.tiny, held.max)  # trainings are in float32
-        require(isinstance(self.optimiser, Optimiser), "optimiser", self.optimiser, "an Optimiser")
-        require(isinstance(self.schedule, Schedule), "schedule", self.schedule, "a Schedule")
-        require(isinstance(self.augmentation, CropFlip), "augmentation", self.augmentation, "a CropFlip")
-        require_precision(self.precision)
 
     def steps(self, images: int) -> int:
         """Steps on so many training images: visits rounded up to whole batches.
