@@ -7,7 +7,11 @@ from torch import Tensor
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Shannon entropy -sum_k p_k log p_k in nats, with 0 log 0 = 0. (..., K) -> (...)."""
+    """Shannon entropy -sum_k p_k log p_k in nats, with 0 log 0 = 0. (..., K) -> (...).
+
+    >>> entropy(torch.tensor([[0.5, 0.5], [0.25, 0.75]]))
+    tensor([0.6931, 0.5623])
+    """
     return -torch.xlogy(p, p).sum(-1)
 
 
@@ -22,7 +26,13 @@ def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
 
 
 def one_hot_covariance(p: Tensor) -> Tensor:
-    """Covariance diag(p) - p p' of a one-hot label y ~ p. (..., K) -> (..., K, K)."""
+    """Covariance diag(p) - p p' of a one-hot label y ~ p. (..., K) -> (..., K, K).
+
+    >>> one_hot_covariance(torch.tensor([0.5, 0.25, 0.25]))
+    tensor([[ 0.2500, -0.1250, -0.1250],
+            [-0.1250,  0.1875, -0.0625],
+            [-0.1250, -0.0625,  0.1875]])
+    """
     return torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
 
 
