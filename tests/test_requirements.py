@@ -1,13 +1,16 @@
-"""What setup.cfg allows is what is tested: its lowest versions, and those of constraints.txt."""
+"""What setup.cfg allows is what is tested: its lowest versions, and those of constraints.txt. One version of kdsim."""
 
 from __future__ import annotations
 
 import configparser
+import re
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+import kdsim
 
 ROOT = Path(__file__).parent.parent
 NOT_LOWEST = {"torch"}
@@ -46,3 +49,11 @@ def test_the_lowest_versions_are_those_that_setup_allows() -> None:
 def test_the_tested_versions_are_allowed() -> None:
     tested = pinned("constraints.txt")
     assert {name: str(bound) for name, bound in allowed().items() if not tested.get(name, Version("0")) >= bound} == {}
+
+
+def test_version_changelog_and_citation_agree() -> None:
+    (released, *_) = re.findall(
+        r"^## \[(\d\S*)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    (cited,) = re.findall(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert released == cited == kdsim.__version__
