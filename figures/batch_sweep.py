@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.typing import LineStyleType
 
 from kdsim.figures import style
 from kdsim.figures.style import Figure
 
 GREY = "#555555"
-RULES = {"alpha": ("fixed step size", "-", True), "ratio": (r"fixed $\alpha/b$", "--", False)}
+RULES: dict[str, tuple[str, LineStyleType, bool]] = {
+    "alpha": ("fixed step size", "-", True),
+    "ratio": (r"fixed $\alpha/b$", "--", False),
+}
 """Rule to its label, line style, and whether its markers are filled."""
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.typing import LineStyleType
 
 from kdsim.figures import style
 from kdsim.figures.style import Figure
@@ -29,7 +30,7 @@ TEACHERS = {"one-hot": "labels", "exact": "exact BCP", "dirichlet": "noisy BCP",
 FOLLOWED = {"kd": style.BLACK, "ltkd": style.RED, "ltkd-rebalanced": style.ORANGE, "ltkd-equal-groups": style.SKY}
 """Losses whose curves are shown, with their colours."""
 BIAS, VARIANCE, PRIOR = "#9a9a9a", style.YELLOW, style.GREEN
-PRIORS = {"prior_bias": ":", "group_prior_bias": "-."}
+PRIORS: dict[str, LineStyleType] = {"prior_bias": ":", "group_prior_bias": "-."}
 GREY = "#777777"
 
 
@@ -153,11 +154,11 @@ def _replicas(settings: list[pd.DataFrame]) -> str:
 
 def _handles(rows: pd.DataFrame) -> list[Any]:
     shown = set(rows["loss_name"])
-    point = {"marker": "o", "markersize": 3, "linestyle": "none"}
+    point: dict[str, Any] = {"marker": "o", "markersize": 3, "linestyle": "none"}
     found: list[Any] = [Line2D([], [], color=color, label=group, **point) for group, color in GROUPS.items()]
     found += [Patch(color=BIAS, label="bias"), Patch(color=VARIANCE, label="variance")]
     for line, text in zip(PRIORS.values(), ("bias of the long-tailed BCP", "likewise, groups made equal"), strict=True):
         found.append(Line2D([], [], color=PRIOR, linestyle=line, linewidth=1.1, label=text))
     found += [Line2D([], [], color=color, label=LOSSES[name]) for name, color in FOLLOWED.items() if name in shown]
-    lines = (("-", "between groups"), ("--", "within groups"))
+    lines: tuple[tuple[LineStyleType, str], ...] = (("-", "between groups"), ("--", "within groups"))
     return found + [Line2D([], [], color=GREY, linestyle=line, label=text) for line, text in lines]

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
+from matplotlib.typing import LineStyleType
 
 from kdsim.figures import style
 from kdsim.figures.style import Figure
@@ -30,7 +31,8 @@ def figure(results: Any) -> Figure:
     students = [name for name in STUDENTS if (rows["who"] == name).any()]
     with style.paper():
         fig = Figure(figsize=(style.TEXT_WIDTH, 5.2), layout="constrained")
-        top, bottom = fig.subfigures(2, 1, height_ratios=(1, 1.15))
+        subfigures: Any = fig.subfigures(2, 1, height_ratios=(1, 1.15))
+        top, bottom = subfigures
         panels = top.subplots(1, len(students), squeeze=False)[0]
         for number, (ax, name) in enumerate(zip(panels, students, strict=True)):
             _curves(ax, rows[rows["who"] == name], curves)
@@ -207,7 +209,11 @@ def _floor_legend(rows: pd.DataFrame, students: list[str]) -> list[Line2D]:
         if (rows["supervision"] == name).any()
     ]
     entries.append(Line2D([], [], color=GREY, linewidth=0.9, label="exact (first order: softmax)"))
-    for label, dash, marker in (("T2: line or bar", "--", "_"), ("T2': line or cross", ":", "x")):
+    bounds: tuple[tuple[str, LineStyleType, str], ...] = (
+        ("T2: line or bar", "--", "_"),
+        ("T2': line or cross", ":", "x"),
+    )
+    for label, dash, marker in bounds:
         entries.append(Line2D([], [], color=GREY, linestyle=dash, linewidth=0.8, marker=marker, label=label))
     return [
         *entries,

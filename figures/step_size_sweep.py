@@ -5,10 +5,10 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.typing import LineStyleType
 
 from kdsim.figures import style
 from kdsim.figures.style import Figure
@@ -78,7 +78,12 @@ def _legend(groups: list[tuple[str, pd.DataFrame, str, str]]) -> list[Line2D]:
         for label, _, color, marker in groups
     ]
     exact = groups[0][1]["stability_kind"].iloc[0] == "exact"
-    lines = (("-", "exact" if exact else "second order"), (":", "first order"), ("--", "T1"), ("-.", "T1'"))
+    lines: tuple[tuple[LineStyleType, str], ...] = (
+        ("-", "exact" if exact else "second order"),
+        (":", "first order"),
+        ("--", "T1"),
+        ("-.", "T1'"),
+    )
     return points + [Line2D([], [], color=GREY, linestyle=kind, label=label) for kind, label in lines]
 
 
@@ -104,7 +109,7 @@ def _marks(ax: Axes, rows: pd.DataFrame, *, labels: bool) -> None:
 
 def _points(ax: Axes, cells: pd.DataFrame, over: pd.Series | float, color: str, marker: str, x: str) -> None:
     seen = cells["floor"].notna()
-    rows, scale = cells[seen], over if np.isscalar(over) else over[seen]
+    rows, scale = cells[seen], over[seen] if isinstance(over, pd.Series) else over
     ax.errorbar(
         rows[x], rows["floor"] / scale, yerr=style.bars(rows, "floor", scale), color=color, marker=marker,
         linestyle="none", markersize=7 if marker == "*" else 3.5, elinewidth=0.8, capsize=1.5, zorder=3,

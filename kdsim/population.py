@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ STEP_SIZES = 1e-150, 1e150
 """Step sizes whose squares float64 holds; theory has them."""
 ROUNDING = 1e-12
 """A class probability down to -ROUNDING is zero up to rounding (1 minus the sum of the others, say), and becomes 0."""
+
+Known = Tensor | Any
+"""A tensor, or None where nobody knows it. Type checkers take it for a tensor (typeshed's "Any trick"): nearly all code
+runs where it is known, after a check at one place, such as `require_points`."""
 
 
 @dataclass(frozen=True, eq=False)  # compared and cached by identity: it holds tensors
@@ -35,9 +40,9 @@ class Population:
     """
 
     x: Tensor
-    p: Tensor | None = None
-    y: Tensor | None = None
-    optimum: Tensor | None = None
+    p: Known = None
+    y: Known = None
+    optimum: Known = None
 
     def __post_init__(self) -> None:
         _require_tensors(self)
@@ -62,8 +67,8 @@ class Population:
 
     def to(self, device: torch.device | str) -> Population:
         """The same on a device."""
-        x, p, y, optimum = (None if t is None else t.to(device) for t in (self.x, self.p, self.y, self.optimum))
-        return Population(x, p, y, optimum)
+        p, y, optimum = (None if table is None else table.to(device) for table in (self.p, self.y, self.optimum))
+        return Population(self.x.to(device), p, y, optimum)
 
     @property
     def size(self) -> int:

@@ -84,7 +84,7 @@ class Draws:
         `slot` is a number, or after `take` an int64 tensor with a slot of its own for each visit.
         """
         key = (self.seed & MASK, (self.seed >> 32) & MASK)
-        words = self._range_words(slot, key) if self.start is not None else self._any_words(slot, key)
+        words = self._any_words(slot, key) if self.start is None else self._range_words(self.start, slot, key)
         return words if self.rows is None else words[self.rows]
 
     def _counter(self, block: Tensor, slot: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -97,12 +97,12 @@ class Draws:
         lane = (self.visit & 3).expand(words.shape[:-1])
         return words.gather(-1, lane[..., None])[..., 0]
 
-    def _range_words(self, slot: int, key: tuple[Tensor, Tensor]) -> Tensor:
+    def _range_words(self, start: int, slot: int | Tensor, key: tuple[Tensor, Tensor]) -> Tensor:
         count = self.visit.shape[-1]
-        first, last = self.start >> 2, (self.start + count - 1) >> 2
+        first, last = start >> 2, (start + count - 1) >> 2
         block = torch.arange(first, last + 1, device=self.visit.device)[None, :]  # (1, B)
         words = torch.stack(philox(self._counter(block, slot), key), -1).flatten(-2)  # (R, 4 B)
-        offset = self.start & 3
+        offset = start & 3
         return words[:, offset : offset + count]
 
     def uniform(self, slot: int | Tensor) -> Tensor:

@@ -43,7 +43,8 @@ DEPENDENCIES = frozenset(
 )
 """Packages that kdsim itself stands on: libraries also where they are installed as links to their sources."""
 
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 
 EVERYTHING = "*"
 """Stands for an import whose name is computed: any module beside the one that imports."""
@@ -130,7 +131,7 @@ def _called(call: ast.Call, package: str) -> Iterator[str]:
     base = _absolute(name, package, len(argument.value) - len(name))
     yield base
     if isinstance(parts := call.args[3] if len(call.args) > 3 else named.get("fromlist"), (ast.Tuple, ast.List)):
-        yield from (f"{base}.{part.value}" for part in parts.elts if isinstance(part, ast.Constant))
+        yield from (f"{base}.{part.value!s}" for part in parts.elts if isinstance(part, ast.Constant))
 
 
 def _absolute(name: str, package: str, level: int) -> str:
@@ -144,7 +145,7 @@ def _absolute(name: str, package: str, level: int) -> str:
 
 def _name(node: ast.AST) -> str:
     """Last part of a name or attribute."""
-    return getattr(node, "id", None) or getattr(node, "attr", "")
+    return str(getattr(node, "id", None) or getattr(node, "attr", ""))
 
 
 def closure(
@@ -394,5 +395,5 @@ def without_docstrings(source: bytes) -> bytes:
     lines = source.splitlines(keepends=True)
     for node in _statements(_tree(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            lines[node.lineno - 1 : node.end_lineno] = [b""] * (node.end_lineno - node.lineno + 1)
+            lines[node.lineno - 1 : node.end_lineno] = [b""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
     return b"".join(line for line in lines if line.strip())

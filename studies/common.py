@@ -8,12 +8,18 @@ from kdsim.config import by_name, choose, require
 from kdsim.population import Population
 from kdsim.problems import Problem
 from kdsim.students import STUDENTS, LinearStudent
+from kdsim.students.base import RidgeKind
 from kdsim.theory import constants
 from kdsim.theory.directions import eigendirections
 
 
 def student_with_ridge(
-    problem: Problem, population: Population, name: str, ridge: float | None, ridge_fraction: float, ridge_kind: str
+    problem: Problem,
+    population: Population,
+    name: str,
+    ridge: float | None,
+    ridge_fraction: float,
+    ridge_kind: RidgeKind,
 ) -> LinearStudent:
     """The student of that name ("auto": the one for which the problem's BCP is realisable) with its ridge.
 

@@ -100,7 +100,7 @@ class DimensionSweep(Study):
                 student=student,
                 supervision=supervision,
                 step_size=step_size,
-                sgd=SGD(steps, self.batch_size, dtype=self.dtype),
+                sgd=SGD(steps, self.batch_size, dtype=self.dtype),  # type: ignore[arg-type]  # SGD refuses others
                 recording=Recording(checkpoints=9, tail_fraction=0.4),
                 replicas=self.replicas,
                 seed=self.seed,

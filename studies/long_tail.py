@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from kdsim.config import ConfigError, by_name, choose, require, require_between, require_count, require_positive
 from kdsim.data import Cifar10, Cifar100, ImageSource, KnownImages, KnownPoints
@@ -23,9 +23,9 @@ from kdsim.networks import POINT_NETWORKS
 from kdsim.problems import Images, LongTail, Problem, SoftmaxLinear
 from kdsim.studies.cifar_distillation import networks_of
 from kdsim.study.base import Study
-from kdsim.supervision import Dirichlet, Exact, OneHot
+from kdsim.supervision import Dirichlet, Exact, OneHot, Supervision
 from kdsim.teachers import Deterministic
-from kdsim.trainer import ImageNetwork, PointNetwork, StudentTrainer
+from kdsim.trainer import ImageNetwork, PointNetwork, StudentTrainer, Teacher
 from kdsim.training import CRD, Recipe
 
 DATA = ("points", "known-images", "cifar10", "cifar100")
@@ -179,7 +179,11 @@ class LongTailStudy(Study):
             )  # fmt: skip
             # Labels of each replica's own: targets, not the pool's y.
             yield from self._on_labels(base, CrossEntropy(), label_weight=0.0, teacher_weight=1.0)
-            teachers = {"exact": Exact(), "noisy": Dirichlet(self.concentration), "trained": Deterministic(base)}
+            teachers: dict[str, Supervision | Teacher] = {
+                "exact": Exact(),
+                "noisy": Dirichlet(self.concentration),
+                "trained": Deterministic(base),
+            }
             for name in self.teachers:
                 if name == "trained" and losses:
                     yield base
@@ -207,7 +211,7 @@ class LongTailStudy(Study):
             return KnownImages(replace(self.images, imbalance=imbalance))
         return by_name((Cifar10, Cifar100))[name](imbalance=imbalance)
 
-    def _on_labels(self, base: StudentTrainer, plain: DistillationLoss, **weights: float) -> Iterator[StudentTrainer]:
+    def _on_labels(self, base: StudentTrainer, plain: DistillationLoss, **weights: Any) -> Iterator[StudentTrainer]:
         """Students of labels, those that are asked for."""
         losses = {
             "cross-entropy": plain,
@@ -220,7 +224,11 @@ class LongTailStudy(Study):
 
     def _losses(self, temperature: float, label_weight: float) -> list[DistillationLoss]:
         """Losses of students of teachers, those that are asked for."""
-        parts = {"label_weight": label_weight, "teacher_weight": 1 - label_weight, "temperature": temperature}
+        parts: dict[str, Any] = {
+            "label_weight": label_weight,
+            "teacher_weight": 1 - label_weight,
+            "temperature": temperature,
+        }
         tail = LTKD(**parts, alpha=self.alpha, beta=self.beta)
         found = {
             "kd": KD(**parts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
@@ -119,8 +120,10 @@ class NoiseSweep(Study):
         supervisions: list[Supervision] = [Exact(), OneHot()]
         for name in self.families:
             family = self._family(name)()
-            levels = self.nu
-            if levels is None:
+            levels: Iterable[float]
+            if self.nu is not None:
+                levels = self.nu
+            else:
                 ceiling = OneHot() if isinstance(family, Independent) else family
                 levels = np.geomspace(self.nu_low, self.nu_high, self.levels) * ceiling.largest_nu(population.p)
             supervisions.extend(family.with_nu(float(nu), population.p) for nu in levels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from kdsim.config import choose, require, require_between, require_count, require_positive
 from kdsim.engines import SGD, Recording
@@ -77,7 +77,7 @@ class NonconvexSweep(Study):
 
     def quick(self) -> Self:
         sizes = {"steps": 500, "octaves": 4, "per_octave": 1, "replicas": 6, "checkpoints": 24}
-        pools = {
+        pools: dict[str, Any] = {
             "linear_problem": replace(self.linear_problem, samples=128),
             "mixture_problem": replace(self.mixture_problem, samples=128),
         }
@@ -97,7 +97,7 @@ class NonconvexSweep(Study):
             student=student,
             supervision=Exact(),
             step_size=largest,
-            sgd=SGD(self.steps, self.batch_size, dtype=self.dtype),
+            sgd=SGD(self.steps, self.batch_size, dtype=self.dtype),  # type: ignore[arg-type]  # SGD refuses others
             recording=Recording(self.checkpoints, self.tail_fraction),
             replicas=self.replicas,
             seed=self.seed,

@@ -12,7 +12,7 @@ from kdsim.students import MLP
 from kdsim.study.base import Cell, Study
 from kdsim.supervision import Dirichlet, Exact, OneHot, Supervision
 
-TARGETS = ("frozen", "fresh")
+TARGETS: tuple[Literal["frozen", "fresh"], ...] = ("frozen", "fresh")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from kdsim.config import ConfigError, choose, require_between, require_count, require_positive
 from kdsim.data import Cifar10, Cifar100, ImageSource, KnownImages
@@ -63,7 +63,7 @@ class Temperature(TeacherStudy):
             require_positive("temperature", value)
 
     def cells(self) -> tuple[StudentTrainer | Teacher, ...]:
-        losses = [
+        losses: list[DistillationLoss] = [
             BayesianKD(teacher_temperature=teacher, student_temperature=student)
             for student in self.student_temperatures
             for teacher in self.temperatures
@@ -160,7 +160,8 @@ class BNNAblation(TeacherStudy):
         cells: list[StudentTrainer | Teacher] = []
         for base, student in self.trainings():
             ivon = teacher_of("ivon", base, self.samples)
-            variants: list[Teacher] = [Laplace(base, structure=structure) for structure in self.structures]
+            structures: tuple[Any, ...] = self.structures  # Laplace refuses others
+            variants: list[Teacher] = [Laplace(base, structure=structure) for structure in structures]
             for hess_init in self.hess_inits:
                 for weight_decay in self.weight_decays:
                     optimiser = IVON(hess_init=hess_init, hess_init_ess=IVON_IMAGES, weight_decay=weight_decay)

@@ -53,7 +53,7 @@ class ImageData:
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             little_endian = "|u1" if tensor.dtype == torch.uint8 else "<i8"  # the same on every machine
             digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.cpu().contiguous().numpy().astype(little_endian, copy=False))
+            digest.update(tensor.cpu().contiguous().numpy().astype(little_endian, copy=False).data)
         return digest.hexdigest()
 
 

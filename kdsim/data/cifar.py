@@ -140,8 +140,11 @@ def read_cifar(
             raise ConfigError(f"{where}: names {len(set(names))} classes, {data_set.title} has {len(data_set.classes)}")
     for split, (_, labels) in zip(SPLITS, (train, test), strict=True):
         _require_balance(f"{where}: {split}", labels, getattr(data_set, f"{split}_size"), data_set)
-    tensors = [torch.from_numpy(array) for array in (*train, *test)]
-    return ImageData(*tensors, classes=names, source=f"{data_set.title}, {source}", source_sha256=digest)
+    train_images, train_labels, test_images, test_labels = (torch.from_numpy(array) for array in (*train, *test))
+    return ImageData(
+        train_images, train_labels, test_images, test_labels,
+        classes=names, source=f"{data_set.title}, {source}", source_sha256=digest,
+    )  # fmt: skip
 
 
 def sources(name: str, data_dir: str | Path) -> list[Source]:

@@ -14,6 +14,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -154,7 +155,7 @@ def read_official(layout: Layout, path: Path) -> tuple[dict[str, Part], tuple[st
         raise ConfigError(f"{path}: cannot be read: {reason(error)}") from None
 
 
-def md5_of(file: BinaryIO) -> str:
+def md5_of(file: BufferedReader) -> str:
     """MD5 of an open binary file from where it stands; the digest that the official page gives."""
     return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -209,7 +210,7 @@ def _archive_members(layout: Layout, file: BinaryIO) -> Iterator[tuple[str, byte
             member = wanted.get(item.name.removeprefix("./"))
             if member is not None and item.isreg():
                 _require_size(item.name, item.size)
-                yield member, archive.extractfile(item).read()
+                yield member, archive.extractfile(item).read()  # type: ignore[union-attr]  # of a regular file
 
 
 class _Bounded:

@@ -45,7 +45,7 @@ def split_files(folder: Path, split: str) -> list[Path]:
     found = {path.name: path for path in parquet_files(folder) if path.name.startswith(split)}
     if not found:
         return []
-    count = int(_SHARD.fullmatch(min(found))[3])
+    count = int(_SHARD.fullmatch(min(found))[3])  # type: ignore[index]  # `parquet_files` names no others
     names = [f"{split}-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
     if sorted(found) != names:
         whole = f"{names[0]} to {names[-1]}" if names else "files numbered from 0"
@@ -108,7 +108,7 @@ def _columns(data: bytes, label_column: str, path: Path) -> tuple[list[bytes | N
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
+        file = pq.ParquetFile(io.BytesIO(data or b""))
         schema = file.schema_arrow
         names = schema.names
         if "img" not in names or label_column not in names:
@@ -138,10 +138,10 @@ def _decode(encoded: list[bytes | None], path: Path) -> NDArray[np.uint8]:
     with warnings.catch_warnings(action="ignore"):  # what an image is refused for is said in one line
         for row, data in enumerate(encoded):
             try:
-                with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                with Image.open(io.BytesIO(data or b""), formats=("PNG", "JPEG")) as image:
                     if image.size != (_COLUMNS, _ROWS) or image.mode != "RGB":  # before any pixel is decoded
                         raise ValueError(f"{image.size[0]} x {image.size[1]} {image.mode}, must be 32 x 32 RGB")
-                    pixels[row] = image
+                    pixels[row] = np.asarray(image)
             except UnidentifiedImageError:
                 raise ConfigError(f"{path}: image {row} is neither PNG nor JPEG, must be one of them") from None
             except Exception as error:  # decoders raise many types on bad bytes, SyntaxError among them

@@ -56,8 +56,9 @@ class KnownPoints(PointSource):
     @property
     def class_shares(self) -> tuple[float, ...] | None:
         """The priors of a `LongTail`."""
-        tail = isinstance(self.problem, LongTail) and self.problem.imbalance > 1
-        return tuple(self.problem.prior.tolist()) if tail else None
+        if not isinstance(self.problem, LongTail) or self.problem.imbalance <= 1:
+            return None
+        return tuple(self.problem.prior.tolist())
 
     @property
     def class_prior(self) -> tuple[float, ...] | None:
@@ -110,7 +111,7 @@ def _digest(pools: Iterable[Population]) -> str:
     for pool in pools:
         for tensor, little_endian in ((pool.x.double(), "<f8"), (pool.p, "<f8"), (pool.y, "<i8")):
             digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy().astype(little_endian, copy=False))
+            digest.update(tensor.contiguous().numpy().astype(little_endian, copy=False).data)
     return digest.hexdigest()
 
 

@@ -75,9 +75,12 @@ def require_points(what: str, points: Tensor, features: int) -> None:
 class Described(Protocol):
     """What was read or drawn, as the provenance tells it; see `Pools`."""
 
-    source: str
-    source_sha256: str
-    digest: str
+    @property
+    def source(self) -> str: ...
+    @property
+    def source_sha256(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
 
 
 class Source(Configuration, ABC):

@@ -95,6 +95,7 @@ class _Machine:
     def run(self, data: bytes) -> Any:
         """The object that the pickle leaves behind."""
         # Texts of Python 2 are bytes here; as text they come out of `pickletools` in Latin-1, and go back.
+        argument: Any  # its type is that of the instruction
         for instruction, argument, _ in pickletools.genops(data):
             name = instruction.name
             if name == "STOP":

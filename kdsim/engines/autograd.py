@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -153,18 +153,19 @@ class _Block:
         self.replicas = count_replicas(lanes)
         visited = population.points(slice(population.size - sgd.held_out)) if sgd.held_out else population
         self.samples = Samples(visited, lanes, sgd, dtype, device)
-        linear = isinstance(student, LinearStudent)
-        self.origin = reference.to(device, dtype) if linear else None
-        if not linear:
+        self.origin = reference.to(device, dtype) if isinstance(student, LinearStudent) else None
+        if isinstance(student, NetworkStudent):
             _refuse_linear_records(student, recording, directions)
             directions = None
         if found is not None:
             self.parameters = found.error.to(device, dtype, copy=True)
-        elif linear:
-            self.parameters = (-self.origin).repeat(self.replicas, 1, 1)  # theta = 0
-        else:
+        elif isinstance(student, NetworkStudent):
             self.parameters = initial_parameters(student, population, lanes, device).to(dtype)
-        kind = Recorder if linear else ValidationRecorder if sgd.held_out else NetworkRecorder
+        else:
+            self.parameters = (-reference.to(device, dtype)).repeat(self.replicas, 1, 1)  # theta = 0
+        kind: Any = Recorder
+        if isinstance(student, NetworkStudent):
+            kind = ValidationRecorder if sgd.held_out else NetworkRecorder
         seen = population.points(slice(population.size - sgd.held_out, None)) if sgd.held_out else population
         self.recorder = kind(recording, student, seen, reference, self.replicas, sgd.steps, dtype, device, directions)
         column = (self.replicas, *[1] * (self.parameters.dim() - 1))

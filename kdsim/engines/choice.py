@@ -18,7 +18,8 @@ from kdsim.students.base import LinearStudent
 from kdsim.students.network import NetworkStudent
 
 AUTO = "auto"
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (CpuFused(), GpuFused(), TorchBatched(), Autograd())}
+_ALL: tuple[Engine, ...] = (CpuFused(), GpuFused(), TorchBatched(), Autograd())
+ENGINES = {engine.name: engine for engine in _ALL}
 PREFERENCE = {"cpu": ("cpu_fused", "torch", "autograd"), "cuda": ("gpu_fused", "torch", "autograd")}
 """Engines of a kind of device, the fastest first (benchmarks/results)."""
 

@@ -31,6 +31,7 @@ from kdsim.engines.shards import count_replicas
 from kdsim.population import Population, require_points
 from kdsim.rng import MASK, feistel_sides
 from kdsim.students import LeastSquares, LinearStudent, SoftmaxRegression
+from kdsim.students.network import NetworkStudent
 from kdsim.supervision import Annotators, Dirichlet, Exact, Independent, OneHot, Supervision, TwoPoint
 
 FAMILIES: dict[type[Supervision], int] = {
@@ -66,7 +67,7 @@ class GpuFused:
 
     def refusal(
         self,
-        student: object,
+        student: LinearStudent | NetworkStudent,
         population: Population,
         lanes: Sequence[Lane],
         sgd: SGD,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from kdsim.config import Configuration, require, require_between, require_positive
+from kdsim.config import ConfigError, Configuration, require, require_between, require_positive
 
 HELD = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 """Positive numbers that float32 holds without loss."""
@@ -105,10 +105,11 @@ class WeightSampler(Optimiser):
     @property
     def sample_size(self) -> float:
         """The effective sample size, which a training or the caller has said."""
-        require(self.ess is not None, "ess", self.ess, "a number outside a training")
+        if self.ess is None:
+            raise ConfigError("ess = None is not allowed: must be a number outside a training")
         return self.ess
 
-    def for_training(self, images: int, steps: int) -> WeightSampler:
+    def for_training(self, images: int, steps: int) -> Self:
         return self if self.ess is not None else replace(self, ess=float(images))
 
     @abstractmethod

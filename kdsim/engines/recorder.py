@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ class Recorder:
         self._checkpoint_number = {step: number for number, step in enumerate(self.schedule)}
         self._tail_number = {step: number for number, step in enumerate(self.tail)}
         self.events = frozenset(self._checkpoint_number) | frozenset(self._tail_number)
-        kind = {"dtype": torch.float64, "device": device}
+        kind: dict[str, Any] = {"dtype": torch.float64, "device": device}
         shape = (len(self.metrics), len(self.schedule), replicas)
         self._state = {
             "curves": torch.full(shape, float("nan"), dtype=dtype, device=device),
@@ -125,7 +126,7 @@ class Recorder:
         self.limit = DIVERGED * (1 + reference.square().sum().item())
         optimum = self.student.realisable_optimum(population)
         self.realisable = optimum is not None
-        best = optimum if self.realisable else reference
+        best = reference if optimum is None else optimum
         self.outputs = _classes_first((population.x @ reference.T).to(device, dtype))  # (N, K)
         self.best_outputs = _classes_first((population.x @ best.T).to(device, dtype))
         self.offset = _classes_first((population.x @ (reference - best).T).to(device, dtype))
@@ -302,7 +303,8 @@ class Record:
         whole = ("steps", "diverged_at")
         require(isinstance(self.curves, dict), "curves", type(self.curves).__name__, "a dictionary")
         found += [("tail_std", self.tail_std), *self.curves.items()]
-        found += [item for item in (("mean_error", self.mean_error), ("along", self.along)) if item[1] is not None]
+        optional = (("mean_error", self.mean_error), ("along", self.along))
+        found += [(name, tensor) for name, tensor in optional if tensor is not None]
         for name, tensor in found:
             kind = f"{tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
             right = isinstance(tensor, Tensor) and (tensor.dtype == torch.int64) == (name in whole)
@@ -346,7 +348,8 @@ def join(records: Iterable[Record], replicas: int) -> Record:
     Raises:
         ConfigError: they do not record the same, or are of more or fewer replicas.
     """
-    whole, first = None, 0
+    whole: Record | None = None
+    first = 0
     for part in records:
         if whole is None:
             whole = _with_room(part, replicas)
@@ -360,7 +363,7 @@ def join(records: Iterable[Record], replicas: int) -> Record:
         for name in _REPLICA_AXIS:
             if (values := getattr(part, name)) is not None:
                 getattr(target, name).copy_(values)
-    if first != replicas:  # there is no number for the others
+    if whole is None or first != replicas:  # there is no number for the others
         raise ConfigError(f"the stored blocks are of {first} replicas, not of {replicas}: delete them to start over")
     return whole
 
@@ -368,12 +371,15 @@ def join(records: Iterable[Record], replicas: int) -> Record:
 def _with_room(record: Record, replicas: int) -> Record:
     """A record like this one, with empty tensors for so many replicas."""
 
-    def room(tensor: Tensor | None, axis: int) -> Tensor | None:
-        if tensor is None:
-            return None
+    def room(tensor: Tensor, axis: int) -> Tensor:
         shape = list(tensor.shape)
         shape[axis] = replicas
         return tensor.new_empty(shape)
 
     curves = {metric: room(values, 1) for metric, values in record.curves.items()}
-    return replace(record, curves=curves, **{name: room(getattr(record, name), a) for name, a in _REPLICA_AXIS.items()})
+    others: dict[str, Any] = {
+        name: room(tensor, axis)
+        for name, axis in _REPLICA_AXIS.items()
+        if (tensor := getattr(record, name)) is not None
+    }
+    return replace(record, curves=curves, **others)

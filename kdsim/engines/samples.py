@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdsim import config
 from kdsim.engines.base import DTYPES, SGD, Lane, check_device
-from kdsim.population import Population
+from kdsim.population import Known, Population
 from kdsim.rng import Draws, Stream, permuted_index, uniform_index
 from kdsim.supervision.base import Batch, Supervision
 from kdsim.supervision.checks import require_target
@@ -57,11 +58,11 @@ class Samples:
         self.rows = torch.tensor([unique[pair] for pair in pairs], device=device)  # (R,)
         self.families = _families(lanes, device)
 
-    def chunk(self, first_step: int, last_step: int) -> tuple[Tensor, Tensor]:
+    def chunk(self, first_step: int, last_step: int) -> tuple[Tensor, Known]:
         """Pool indices (R, V) and targets (R, V, K) of the visits of these steps."""
         return self.visits(first_step, last_step, targets=True)
 
-    def visits(self, first_step: int, last_step: int, *, targets: bool) -> tuple[Tensor, Tensor | None]:
+    def visits(self, first_step: int, last_step: int, *, targets: bool) -> tuple[Tensor, Known]:
         """As `chunk`; without `targets` none are drawn, for students that listen to a teacher."""
         start, end = first_step * self.sgd.batch_size, last_step * self.sgd.batch_size
         visit = torch.arange(start, end, device=self.device)[None, :]  # (1, V)
@@ -146,7 +147,7 @@ def _families(lanes: Sequence[Lane], device: torch.device) -> list[_Family]:
     for members in groups.values():
         rows = torch.cat([torch.arange(first_row[m], first_row[m + 1]) for m in members]).to(device)
         supervisions, counts = [lanes[m].supervision for m in members], [lanes[m].replicas for m in members]
-        levels = [s.level for s, count in zip(supervisions, counts, strict=True) for _ in range(count)]
+        levels: list[Any] = [s.level for s, count in zip(supervisions, counts, strict=True) for _ in range(count)]
         stack = type(supervisions[0]).stacked(supervisions, counts, device)
         families.append(_Family(stack, rows, None if supervisions[0].level_field is None else levels))
     return families

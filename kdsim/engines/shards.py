@@ -18,7 +18,8 @@ from torch import Tensor
 from kdsim.engines.base import Lane, State
 from kdsim.engines.recorder import Record, Recorder, join
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Shard(Protocol):
@@ -30,9 +31,12 @@ class Shard(Protocol):
         recorder: what sees them.
     """
 
-    error: Tensor
-    buffers: dict[str, Tensor]
-    recorder: Recorder
+    @property
+    def error(self) -> Tensor: ...
+    @property
+    def buffers(self) -> dict[str, Tensor]: ...
+    @property
+    def recorder(self) -> Recorder: ...
 
     def advance(self, start: int, end: int) -> None:
         """Walk from step `start` to step `end`."""

@@ -8,13 +8,13 @@ negative evidence lower bound over N. A posterior is over all parameters, biases
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from kdsim.config import require, require_between, require_count, require_positive
+from kdsim.config import ConfigError, require, require_between, require_count, require_positive
 from kdsim.engines.optimisers import Adam, Optimiser, WeightSampler, require_held, theta_of
 
 LARGEST_STD = 80.0
@@ -70,11 +70,11 @@ class IVON(WeightSampler):
         if self.clip_radius is not None:
             require_held("clip_radius", self.clip_radius)
 
-    def for_training(self, images: int, steps: int) -> IVON:
+    def for_training(self, images: int, steps: int) -> Self:
         filled = super().for_training(images, steps)
         if self.hess_init_ess is None:
             return filled
-        return replace(filled, hess_init=self.hess_init * self.hess_init_ess / filled.ess, hess_init_ess=None)
+        return replace(filled, hess_init=self.hess_init * self.hess_init_ess / filled.sample_size, hess_init_ess=None)
 
     def buffers(self, parameters: Tensor) -> dict[str, Tensor]:
         return super().buffers(parameters) | {"hessian": torch.full_like(parameters, self.hess_init)}
@@ -164,7 +164,7 @@ class MeanField(WeightSampler):
         own = {f"{part} {name}": t for part in ("mean", "rho") for name, t in self.rule.buffers(parameters).items()}
         return {"noise": torch.zeros_like(parameters), "rho": rho} | own
 
-    def for_training(self, images: int, steps: int) -> MeanField:
+    def for_training(self, images: int, steps: int) -> Self:
         filled = super().for_training(images, steps)
         return replace(filled, steps=steps) if self.steps is None else filled
 
@@ -175,7 +175,8 @@ class MeanField(WeightSampler):
         """a of step `step`, 0 the first."""
         if self.annealing_end == 0:
             return 1.0
-        require(self.steps is not None, "steps", self.steps, "a number outside a training, for the annealing")
+        if self.steps is None:
+            raise ConfigError("steps = None is not allowed: must be a number outside a training, for the annealing")
         done = step / self.steps
         if done >= self.annealing_end:
             return 1.0

@@ -315,9 +315,10 @@ class LTKD(_Tempered):
         counts = self.class_counts or (1,) * classes
         require(len(counts) == classes, "class_counts", f"{len(counts)} numbers", f"{classes}, one for each class")
         groups = class_groups(counts, self.shares)
-        corrections = {"rebalance": self.rebalance, "equal_groups": self.equal_groups}
-        weights = {"alpha": self.alpha, "beta": self.beta}
-        return ltkd(student, teacher, groups, temperature=self.temperature, **weights, **corrections)
+        return ltkd(
+            student, teacher, groups, temperature=self.temperature, alpha=self.alpha, beta=self.beta,
+            rebalance=self.rebalance, equal_groups=self.equal_groups,
+        )  # fmt: skip
 
 
 NEAREST = 1e-3

@@ -15,7 +15,7 @@ WARMUP_EPOCHS, PUBLISHED_EPOCHS = 20.0, 240.0
 def dkd(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     *,
     temperature: float = 4.0,
     alpha: float = 1.0,

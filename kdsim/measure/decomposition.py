@@ -66,7 +66,8 @@ def decompose(record: Record, shift: Tensor) -> Decomposition:
     cross, variance = parts(record, shift)
     if (record.diverged_at >= 0).any():
         return Decomposition(**dict.fromkeys(Decomposition.__annotations__))
-    mean_dist_sq = squared_norm_of_mean(record.mean_error) if len(cross) >= 3 else None
+    known = record.mean_error if len(cross) >= 3 else None
+    mean_dist_sq = None if known is None else squared_norm_of_mean(known)
     return Decomposition(
         **columns("measured_cross_term", interval(cross)),
         **columns("measured_variance", interval(variance)),

@@ -48,7 +48,8 @@ def build(name: str, classes: int, inputs: int = 3) -> Network | DenseNetwork:
     Raises:
         ConfigError: there is no such network, or a number is not allowed.
     """
-    return choose("network", name, NETWORKS | POINT_NETWORKS)(classes, inputs)
+    factories: dict[str, Callable[..., Network | DenseNetwork]] = {**NETWORKS, **POINT_NETWORKS}
+    return choose("network", name, factories)(classes, inputs)
 
 
 __all__ = ["NETWORKS", "POINT_NETWORKS", "DenseNetwork", "Network", "build", "flops", "parameter_count"]

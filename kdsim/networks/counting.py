@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def flops(module: nn.Module, shape: tuple[int, ...]) -> int:
     twin = copy.deepcopy(module).eval()
     total = 0
 
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+    def count(layer: Any, _: object, output: Tensor) -> None:
         nonlocal total
         total += output.numel() * layer.weight[0].numel()  # weight (outputs, inputs / groups, kernel...)
 

@@ -90,7 +90,9 @@ class ResNet(Network):
         channels: int,
     ) -> None:
         super().__init__(classes, channels)
-        parts = OrderedDict(stem=nn.Sequential(convolution(channels, stem, 3), nn.BatchNorm2d(stem), nn.ReLU()))
+        parts: OrderedDict[str, nn.Module] = OrderedDict(
+            stem=nn.Sequential(convolution(channels, stem, 3), nn.BatchNorm2d(stem), nn.ReLU())
+        )
         inputs = stem
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
             blocks = []

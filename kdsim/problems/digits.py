@@ -54,9 +54,9 @@ class Digits(Problem):
     def population(self, seed: int) -> Population:
         """Choose the subset, if any, and draw the labels."""
         rng = generator(seed, KEY)
-        images, theta = _fit(self.penalty)
+        images, fitted = _fit(self.penalty)
         chosen = np.arange(IMAGES) if self.samples is None else rng.permutation(IMAGES)[: self.samples]
-        x, p, theta = softmax_regression(images[chosen], theta)  # both are copies: the cached arrays stay untouched
+        x, p, theta = softmax_regression(images[chosen], fitted)  # both are copies: the cached arrays stay untouched
         return Population(x=x, p=p, y=torch.from_numpy(draw_labels(p.numpy(), rng)), optimum=theta)
 
 

@@ -90,8 +90,8 @@ class GaussianMixture(Problem):
 
         weights = scale * offsets / self.variance
         bias = np.log(pi) - (offsets**2).sum(axis=1) / (2 * self.variance)
-        x, p, theta = softmax_regression(x, np.column_stack([weights, bias]))
-        return Population(x=x, p=p, y=torch.from_numpy(y), optimum=theta)
+        inputs, p, theta = softmax_regression(x, np.column_stack([weights, bias]))
+        return Population(x=inputs, p=p, y=torch.from_numpy(y), optimum=theta)
 
     def _draw_means(self, rng: np.random.Generator) -> Array:
         values = np.array(self.mean_values, dtype=np.float64)

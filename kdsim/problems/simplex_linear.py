@@ -64,11 +64,11 @@ class SimplexLinear(Problem):
         rng = generator(seed, KEY)
         theta = rng.dirichlet(np.full(self.classes, self.column_concentration), size=self.dimension).T.copy()
         if self.rank is None:
-            x = rng.dirichlet(np.full(self.dimension, self.concentration), size=self.samples)
+            points = rng.dirichlet(np.full(self.dimension, self.concentration), size=self.samples)
         else:
             frame = rng.dirichlet(np.full(self.dimension, self.concentration), size=self.rank)  # B', (rank, d)
-            x = rng.dirichlet(np.full(self.rank, self.concentration), size=self.samples) @ frame
-        x, optimum = torch.from_numpy(x), torch.from_numpy(theta)  # (N, d), (K, d)
+            points = rng.dirichlet(np.full(self.rank, self.concentration), size=self.samples) @ frame
+        x, optimum = torch.from_numpy(points), torch.from_numpy(theta)  # (N, d), (K, d)
         p = x @ optimum.T
         optimum = least_norm(optimum, x)
         return Population(x=x, p=p, y=torch.from_numpy(draw_labels(p.numpy(), rng)), optimum=optimum)

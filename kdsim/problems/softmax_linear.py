@@ -73,8 +73,8 @@ class SoftmaxLinear(Problem):
             x = with_bias(x)
 
         direction = centred(rng.standard_normal((self.classes, x.shape[1])))
-        x, p, theta = softmax_regression(x, self._scale(x, direction) * direction)
-        return Population(x=x, p=p, y=torch.from_numpy(draw_labels(p.numpy(), rng)), optimum=theta)
+        inputs, p, theta = softmax_regression(x, self._scale(x, direction) * direction)
+        return Population(x=inputs, p=p, y=torch.from_numpy(draw_labels(p.numpy(), rng)), optimum=theta)
 
     def _scale(self, x: Array, direction: Array) -> float:
         """The scalar c at which the mean entropy of softmax(c direction x) is `entropy`; found on the log scale."""

@@ -53,7 +53,7 @@ class MLP(NetworkStudent):
 
     def shapes(self, features: int, classes: int) -> list[tuple[tuple[int, ...], float]]:
         gain = GAINS[self.activation] * self.initial_scale
-        blocks = [((self.widths[0], features), self.initial_scale / features**0.5)]
+        blocks: list[tuple[tuple[int, ...], float]] = [((self.widths[0], features), self.initial_scale / features**0.5)]
         for below, above in pairwise((*self.widths, classes)):
             blocks += [((above, below), gain / below**0.5), ((above,), 0.0)]
         return blocks

@@ -100,7 +100,7 @@ class _Built:
 
     def __init__(self, student: ModuleStudent, features: int, classes: int) -> None:
         self.module = _new_module(student, features, classes)
-        owners = {}
+        owners: dict[str, tuple[nn.Module, str]] = {}
         for prefix, owner in self.module.named_modules():
             own = owner.named_parameters(prefix, recurse=False)
             owners |= {full: (owner, full.removeprefix(f"{prefix}.") if prefix else full) for full, _ in own}

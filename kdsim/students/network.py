@@ -7,7 +7,7 @@ E l(z, q) + (ridge / 2) |parameters|^2. It has no closed forms: `kdsim.theory.es
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -45,9 +45,9 @@ class NetworkStudent(Configuration, ABC):
         """What was written by hand is not inherited by a class with outputs, or an objective, of its own."""
         super().__init_subclass__(**arguments)
         if "gradient_adder" not in vars(cls) and not {"outputs", "objective"}.isdisjoint(vars(cls)):
-            cls.gradient_adder = NetworkStudent.gradient_adder
+            cls.gradient_adder = NetworkStudent.gradient_adder  # type: ignore[method-assign]  # what is not inherited
         if "pool_outputs" not in vars(cls) and "outputs" in vars(cls):
-            cls.pool_outputs = NetworkStudent.pool_outputs
+            cls.pool_outputs = NetworkStudent.pool_outputs  # type: ignore[method-assign]  # what is not inherited
 
     def __post_init__(self) -> None:
         require_between("ridge", self.ridge, 0, float("inf"), "[)")
@@ -130,7 +130,7 @@ class NetworkStudent(Configuration, ABC):
         return add
 
 
-def unflatten(parameters: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+def unflatten(parameters: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
     """Cut (..., P) into blocks (..., *shape), views where the last axis is contiguous."""
     sizes = [torch.Size(shape).numel() for shape in shapes]
     parts = parameters.split(sizes, -1)

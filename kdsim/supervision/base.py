@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdsim import simplex
 from kdsim.config import ConfigError, Configuration, python_numbers, require
+from kdsim.population import Known
 from kdsim.rng import Draws
 from kdsim.supervision.declarations import require_class
 
@@ -29,9 +30,9 @@ class Batch:
     """
 
     index: Tensor
-    p: Tensor | None = None
-    y: Tensor | None = None
-    x: Tensor | None = None
+    p: Known = None
+    y: Known = None
+    x: Known = None
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Target:
     See `kdsim.supervision.checks.require_target` for what is refused.
     """
 
-    q: Tensor | None = None
-    log_probs: Tensor | None = None  # (S, R, V, K)
-    y: Tensor | None = None
+    q: Known = None
+    log_probs: Known = None  # (S, R, V, K)
+    y: Known = None
 
 
 class Supervision(Configuration, ABC):

@@ -209,11 +209,12 @@ def _require_form(
 ) -> None:
     """Refuse what is no dense tensor of that shape, of the device and the dtype (if not given) of `like`."""
     dtype = dtype or like.dtype
-    right = isinstance(found, Tensor) and found.layout == torch.strided and found.device == like.device
+    needed = _form(tuple(shape), dtype, like.device, torch.strided)
+    if not isinstance(found, Tensor):
+        raise ConfigError(f"{what} is a {type(found).__name__}: must be {needed}")
+    right = found.layout == torch.strided and found.device == like.device
     if not (right and found.shape == tuple(shape) and found.dtype == dtype):
-        needed = _form(tuple(shape), dtype, like.device, torch.strided)
-        is_tensor = isinstance(found, Tensor)
-        form = _form(found.shape, found.dtype, found.device, found.layout) if is_tensor else f"a {type(found).__name__}"
+        form = _form(found.shape, found.dtype, found.device, found.layout)
         raise ConfigError(f"{what} is {form}: must be {needed}")
 
 

@@ -142,8 +142,8 @@ def sample_smoothness(
         value, residual = _sample_extremes(form, parameters, part_x, part_q, iterations)
         values.append(value.max())
         highest.append((value + residual).max())
-    value = torch.stack(values).max().item()
-    return Estimate(value, torch.stack(highest).max().item() - value)
+    largest = torch.stack(values).max().item()
+    return Estimate(largest, torch.stack(highest).max().item() - largest)
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,10 @@ def region(
         gradient_sq.append(mean.square().sum().item())
         exact_second.append(second)
         label.append(label_part)
-    columns = (torch.tensor(c, dtype=torch.float64) for c in (excess, gradient_sq, exact_second, label))
     noise = gradient_moments(student, population, supervision, centre)[0]
-    return Region(distance, *columns, noise=noise)
+    return Region(
+        distance, _column(excess), _column(gradient_sq), _column(exact_second), _column(label), noise=noise
+    )  # fmt: skip
 
 
 ESTIMATES = (
@@ -217,6 +218,10 @@ def constant_excess_risk(student: NetworkStudent, population: Population) -> flo
     mean = population.p.mean(0, keepdim=True)
     best = student.best_outputs(population.p)
     return student.head.compare(student.best_outputs(mean) - best, best)[0].mean().item()
+
+
+def _column(numbers: list[float]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def _excess_risk(student: NetworkStudent, population: Population, parameters: Tensor) -> float:

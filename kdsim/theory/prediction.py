@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,7 +119,7 @@ class Prediction:
     stability_limit: float | None
     stability_kind: str | None
 
-    def row(self) -> dict[str, float | bool | str | None]:
+    def row(self) -> dict[str, Any]:
         """Field names to values."""
         return asdict(self)
 
@@ -215,7 +216,8 @@ def predict(
     del aim_columns["aim_bound_condition"]
     first = _first_order(student, population, supervision, step_size, batch_size, aim, reference, interpolation)
     first_order = first if fresh_with_replacement else None
-    exact, stability_limit = (None, None), None
+    exact: tuple[float | None, float | None] = (None, None)
+    stability_limit: float | None = None
     if fresh_with_replacement:
         exact, stability_limit = _exact(student, population, supervision, step_size, batch_size, realisable)
     second: tuple[float | None, float | None] = (None, None)
@@ -234,12 +236,12 @@ def predict(
         step_size_limit=bounds.t1(setting).step_size_limit,
         **_bound_columns("bound", bounds.t1(setting), tail_steps, initial),
         **_bound_columns("sharp_bound", bounds.t1_sharp(setting), tail_steps, initial),
-        first_order_floor=first_order and first_order.floor,
-        first_order_excess_risk=first_order and first_order.excess_risk,
-        bias_sq=first_order and first_order.bias_sq,
-        cross_term=first_order and first_order.cross_term,
-        variance=first_order and first_order.variance,
-        predicted_mean_dist_sq=first_order and first_order.mean_dist_sq,
+        first_order_floor=None if first_order is None else first_order.floor,
+        first_order_excess_risk=None if first_order is None else first_order.excess_risk,
+        bias_sq=None if first_order is None else first_order.bias_sq,
+        cross_term=None if first_order is None else first_order.cross_term,
+        variance=None if first_order is None else first_order.variance,
+        predicted_mean_dist_sq=None if first_order is None else first_order.mean_dist_sq,
         **aim_columns,
         second_order_floor=second[0],
         second_order_excess_risk=second[1],
@@ -287,7 +289,7 @@ def _frozen(
     realisable: bool,
     setting: bounds.Setting,
     with_replacement: bool,
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """The columns frozen_*, all None where the targets are fresh or an assumption of `frozen` fails."""
     found = dict.fromkeys(name for name in Prediction.__annotations__ if name.startswith("frozen_"))
     if data_set is None or not (supervision.unbiased and realisable and setting.additive):
@@ -309,9 +311,7 @@ def _initial_excess(student: LinearStudent, population: Population) -> float:
     return max(excess, 0.0)  # below zero by rounding, where the start is the optimum; NaN stays
 
 
-def _risk_bounds(
-    setting: bounds.Setting, tail_checkpoints: list[int], initial: float
-) -> dict[str, float | bool | str | None]:
+def _risk_bounds(setting: bounds.Setting, tail_checkpoints: list[int], initial: float) -> dict[str, Any]:
     """The columns of T2 and T2'."""
     t2 = bounds.t2(setting)
     return {
@@ -322,9 +322,7 @@ def _risk_bounds(
     }
 
 
-def _bound_columns(
-    name: str, bound: bounds.Bound, tail_steps: list[int], initial: float
-) -> dict[str, float | bool | str | None]:
+def _bound_columns(name: str, bound: bounds.Bound, tail_steps: list[int], initial: float) -> dict[str, Any]:
     """The columns of one bound: its floor and its tail are None where it is not valid."""
     bound = bound.started(initial)
     return {

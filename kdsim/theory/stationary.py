@@ -60,7 +60,8 @@ class Curvature:
 def curvature(student: LinearStudent, population: Population, theta: Tensor) -> Curvature:
     """The Hessian at theta (K, d) and its eigendecomposition, shared by all supervisions that aim at one point."""
     hessian = pool_hessian(student, population.x, theta)
-    return Curvature(hessian, *torch.linalg.eigh(hessian), flat=flat_curvature(student, population.x))
+    values, vectors = torch.linalg.eigh(hessian)
+    return Curvature(hessian, values, vectors, flat=flat_curvature(student, population.x))
 
 
 def repels(local: Curvature, step_size: float) -> bool:
