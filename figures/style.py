@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -91,6 +92,12 @@ class Figure(figure.Figure):
     def savefig(self, *args: Any, **options: Any) -> None:
         with paper():
             super().savefig(*args, **options)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows of it, whether or not matplotlib has been told that it is in one."""
+        png = io.BytesIO()
+        self.savefig(png, format="png")
+        return png.getvalue()
 
 
 def plain_log(axis: Axis) -> None:

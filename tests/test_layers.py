@@ -48,6 +48,11 @@ ALLOWED: dict[str, set[str]] = {
     "study": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "results"},
     "studies": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "results", "study"},
     "claims": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "results", "study", "studies"},
+    "experiments": BASE | CONTENT | TRAINED | {"trainer", "study", "studies"},
+    "api": BASE
+    | CONTENT
+    | TRAINED
+    | {"theory", "trainer", "teachers", "measure", "results", "study", "studies", "figures", "experiments"},
     "intervals": set(),
     "figures": {"intervals"},
     "cli": BASE

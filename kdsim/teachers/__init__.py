@@ -9,6 +9,7 @@ from kdsim.teachers.mse import MSELogitsTeacher, MSETeacher
 from kdsim.teachers.swag import SWAG
 from kdsim.teachers.temperature_scaled import TemperatureScaled
 from kdsim.teachers.variational import Variational
+from kdsim.trainer import Teacher
 
 TEACHERS = (
     Deterministic,
@@ -34,6 +35,7 @@ __all__ = [
     "MCDropout",
     "MSELogitsTeacher",
     "MSETeacher",
+    "Teacher",
     "TemperatureScaled",
     "Variational",
 ]
