@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"config", "sources", "study_files", "data_files", "setting_texts", "plain_text"}
+BOTTOM = {"config", "sources", "study_files", "notebook_sources", "data_files", "setting_texts", "plain_text"}
 BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted", "fingerprint", "intervals"}
 BASE |= {"conventions", "tensors"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
@@ -19,7 +19,8 @@ ALLOWED: dict[str, set[str]] = {
     "sources": set(),
     "data_files": set(),
     "study_files": {"sources"},
-    "config": {"sources", "study_files", "data_files", "setting_texts"},
+    "notebook_sources": {"sources"},
+    "config": {"sources", "study_files", "notebook_sources", "data_files", "setting_texts"},
     "setting_texts": set(),
     "rng": set(),
     "simplex": set(),

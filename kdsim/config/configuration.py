@@ -9,6 +9,7 @@ from functools import cache, wraps
 from typing import Any
 from weakref import WeakSet
 
+from kdsim import notebook_sources
 from kdsim.config.allowed import Misfit, exact_types, fitted
 from kdsim.config.errors import ConfigError
 from kdsim.config.identity import is_own, standing_on
@@ -30,6 +31,7 @@ class Configuration:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if not is_own(cls):
+            notebook_sources.remember(cls)
             with suppress(OSError, ConfigError):  # whoever asks for its digest is told
                 standing_on(cls.__module__)  # read now, as it is imported
         if cls.__post_init__ not in _VALIDATORS:

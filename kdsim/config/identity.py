@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kdsim import sources, study_files
+from kdsim import notebook_sources, sources, study_files
 from kdsim.config.errors import ConfigError
 
 
@@ -28,12 +28,34 @@ def source_digest(cls: type) -> str:
     too (`kdsim.study_files`, `kdsim.sources`). Of a single file it is the file's own SHA-256. Where another class of
     its module, or one of its bases, has the same name in JSON, as a subclass that states none of its own has, the
     class's name in Python counts as well. What was once imported is not read again before it is reloaded: an
-    edit counts when it is run.
+    edit counts when it is run. A class of a notebook or a prompt stands on its source and on all of the notebook that
+    it uses (`kdsim.notebook_sources`).
 
     Raises:
-        ConfigError: it has no source file.
+        ConfigError: it has no source, or stands on what has none.
     """
-    return _source_digest(cls)
+    in_notebook = cls.__module__ == notebook_sources.MAIN and not notebook_sources.has_file(cls.__module__)
+    return _notebook_digest(cls) if in_notebook else _source_digest(cls)
+
+
+def _notebook_digest(cls: type) -> str:
+    from kdsim.config.encoding import digest  # of configurations that the class uses, which stand on classes in turn
+
+    try:
+        found = notebook_sources.standing_on(cls, digest)
+    except notebook_sources.NoSource as reason:
+        raise _no_source(cls, str(reason)) from None
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(found.items())}
+    return hashlib.sha256("".join(f"{value}  {name}\n" for name, value in sums.items()).encode()).hexdigest()
+
+
+def _no_source(cls: type, reason: str = "") -> ConfigError:
+    why = f"{cls.__name__} has no source file, which its results are stored under"
+    if reason:
+        why = f"the source of {cls.__name__} does not say all that it does: {reason}"
+    return ConfigError(
+        f"{why}: write the class into a .py file (in a notebook: %%writefile my_classes.py) and import it from there"
+    )
 
 
 @sources.while_imported
@@ -42,10 +64,7 @@ def _source_digest(cls: type) -> tuple[Iterable[str], str]:
     home = _top(cls)  # what counts also if it is installed, as a package of noise models
     own = {} if sources.is_known(home) else standing_on(cls.__module__)
     if not any(own.values()):
-        raise ConfigError(
-            f"{cls.__name__} has no source file, which its results are stored under: write the class into a .py file "
-            "(in a notebook: %%writefile my_classes.py) and import it from there"
-        )
+        raise _no_source(cls)
     tops = {_top(base): sources.is_library(_top(base)) and _top(base) != home for base in cls.__mro__}
     found = dict(own)
     for module in dict.fromkeys(base.__module__ for base in cls.__mro__ if not tops[_top(base)]):

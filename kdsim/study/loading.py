@@ -221,7 +221,9 @@ def figure_reference(study: Study) -> dict[str, str] | None:
     figure: Any = getattr(cls, "figure", None)
     if figure is None or isinstance(figure, str):
         return figure and {"name": figure}
-    return {"file": str(Path(inspect.getsourcefile(cls)).absolute()), "sha256": config.source_digest(cls)}
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)  # of a notebook there is none
+    place = "a notebook" if file is None else str(Path(file).absolute())
+    return {"file": place, "sha256": config.source_digest(cls)}
 
 
 def _can_exist(path: Path) -> bool:
