@@ -166,9 +166,10 @@ class _Reader:
         if callable(getattr(value, "__array__", None)):
             array = (value.detach().cpu() if hasattr(value, "detach") else value).__array__()
             if array.dtype != object:
-                kind = type(value).__qualname__, str(array.dtype), array.shape
-                return f"{kind} {hashlib.sha256(array.tobytes()).hexdigest()}".encode()
-        raise NoSource(f"it uses {name}, of type {type(value).__name__}, which is neither a number, a text nor an array")
+                form = type(value).__qualname__, str(array.dtype), array.shape
+                return f"{form} {hashlib.sha256(array.tobytes()).hexdigest()}".encode()
+        kind = type(value).__name__
+        raise NoSource(f"it uses {name}, of type {kind}, which is neither a number, a text nor an array")
 
     def read_module(self, name: str) -> None:
         """What a module that was imported stands on; of a library its version stands for it."""

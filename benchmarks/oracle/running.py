@@ -62,7 +62,8 @@ def run_all(trees: Sequence[Tree], cases: Sequence[Case], out: Path, jobs: int) 
 def run_case(tree: Tree, case: Case, out: Path) -> dict[str, Any]:
     """What the case's commands print on this tree: `tables`, by name; `failure`, one line, where one fails; `seconds`.
 
-    Seconds are processor time, but for that of an earlier run that was interrupted. A result is read where it is kept and was run with the same arguments.
+    Seconds are processor time, but for that of an earlier run that was interrupted. A result is read where it is kept
+    and was run with the same arguments.
 
     Raises:
         Interrupted: a process was interrupted.

@@ -10,7 +10,7 @@ import pandas as pd
 from kdsim import config
 from kdsim.api.results import Result, read_result
 from kdsim.config import ConfigError, require
-from kdsim.study.store import STUDY_FILE, Store
+from kdsim.results.store import STUDY_FILE, Store
 
 
 def load(what: Any = "results", study: Any = None, *, out: str | Path = "results") -> Result:

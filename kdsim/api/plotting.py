@@ -9,7 +9,7 @@ from kdsim.config import ConfigError, choose, require
 
 if TYPE_CHECKING:
     from kdsim.figures.style import Figure
-    from kdsim.study.store import StudyResults
+    from kdsim.results.store import StudyResults
 
 DEFAULT = "learning-curves"
 

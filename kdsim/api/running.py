@@ -21,8 +21,8 @@ from kdsim.api.labels import label_columns
 from kdsim.api.results import Result, finished, read_result
 from kdsim.config import ConfigError, by_name, kind_of, shown
 from kdsim.experiments import Cell, Computation, ListedExperiments, StudentTrainer, Study, Teacher
+from kdsim.results.store import Store
 from kdsim.study import loading, packs, runner
-from kdsim.study.store import Store
 
 if TYPE_CHECKING:
     from kdsim.study.executors import Executor
