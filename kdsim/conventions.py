@@ -15,3 +15,7 @@ LARGEST_CHANGE = 1 / 3
 that is not quadratic. The series in the step size is nearly geometric: so large is its next term, relatively."""
 GROUPS = ("head", "medium", "tail")
 """Groups of classes, from many to few training images: a third of the classes each (`kdsim.losses.ltkd`)."""
+QUANTILES = (5, 25, 50, 75, 95)
+"""Over replicas, in percent, of learning curves."""
+DEVIATION_GROUPS = 10
+"""Groups of equally many points, by the teacher's logit; 1 has the points at which the teacher is least sure."""

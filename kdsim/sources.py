@@ -35,8 +35,8 @@ COMPUTING = (
 )
 """Modules from whose import closure every stored number comes."""
 
-DECLARING = ("kdsim.claims", "kdsim.studies", "kdsim.figures")
-"""Packages of which none but a module of `COMPUTING` counts: a study is part of what is run, not of how."""
+DECLARING = ("kdsim.claims", "kdsim.studies", "kdsim.figures", "kdsim.results.columns", "kdsim.results.schema")
+"""Of these none but a module of `COMPUTING` counts: a study is part of what is run, not of how; a column is words."""
 
 DEPENDENCIES = frozenset(
     {"kdsim", "torch", "numpy", "scipy", "pandas", "matplotlib", "numba", "llvmlite", "sklearn", "PIL", "pyarrow"}

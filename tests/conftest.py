@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+import declared
 import kernels
 import pytest
 import tiny_network
@@ -19,6 +20,7 @@ settings.register_profile("kdsim", **COMMON, max_examples=50)
 settings.register_profile("quick", **COMMON, max_examples=10)
 settings.load_profile("kdsim")
 tiny_network.register()
+declared.check_all()
 kernels.share()
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"

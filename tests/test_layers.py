@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": BASE | CONTENT | {"engines", "networks"},
     "trainer": BASE | CONTENT | TRAINED,
     "teachers": BASE | CONTENT | TRAINED | {"trainer"},
-    "results": BOTTOM | {"files", "untrusted", "conventions", "measure", "theory"},
+    "results": BOTTOM | {"files", "untrusted", "conventions"},  # what is read of results needs no torch
     "measure": BASE | CONTENT | {"engines", "training"},
     "study": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "results"},
     "studies": BASE | CONTENT | TRAINED | {"theory", "trainer", "teachers", "measure", "results", "study"},

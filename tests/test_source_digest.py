@@ -81,9 +81,7 @@ def test_a_damaged_memory_is_made_anew(source: Source, tmp_path: Path, content: 
         assert digest() == before and before.encode() in file.read_bytes()
 
 
-def test_without_a_cache_it_is_the_same(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_cache_it_is_the_same(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest()
     (tmp_path / "taken").write_text("a file, no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))

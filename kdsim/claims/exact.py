@@ -22,6 +22,8 @@ from kdsim.engines.base import SGD, Lane
 from kdsim.engines.samples import Samples
 from kdsim.measure.floors import interval
 from kdsim.population import Population
+from kdsim.results.columns.computed import GRADIENT_NOISE, PROPOSITIONS
+from kdsim.results.schema import Column
 from kdsim.students import MLP
 from kdsim.study.base import Computation, Computed
 from kdsim.supervision import Independent, OneHot
@@ -118,6 +120,7 @@ class Propositions(Computation):
     seed: int = 0
 
     name: ClassVar[str] = "propositions"
+    columns: ClassVar[tuple[Column, ...]] = PROPOSITIONS
 
     def __post_init__(self) -> None:
         require_count("count", self.count)
@@ -185,6 +188,7 @@ class GradientNoise(Computation):
     seed: int = 0
 
     name: ClassVar[str] = "gradient-noise"
+    columns: ClassVar[tuple[Column, ...]] = GRADIENT_NOISE
 
     def __post_init__(self) -> None:
         require_count("count", self.count)

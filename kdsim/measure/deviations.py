@@ -32,12 +32,11 @@ import torch
 from torch import Tensor
 
 from kdsim.config import ConfigError
+from kdsim.conventions import DEVIATION_GROUPS
 from kdsim.measure.decomposition import columns
 from kdsim.measure.floors import interval
 
-QUANTILES = 10
-"""Groups of equally many points, by the teacher's logit; 1 has the points at which the teacher is least sure."""
-DECILES = range(1, QUANTILES + 1)
+DECILES = range(1, DEVIATION_GROUPS + 1)
 _SLOPES = ("slope", "intercept", "slope_axis", "slope_upper")
 _TRUTH = ("kl_change", "towards", "cosine", "kl_left_out")
 NAMES = (
@@ -106,7 +105,7 @@ def deviations(teacher: Tensor, student: Tensor, p: Tensor | None = None) -> dic
     if len(l_t):
         found["mean"] = (l_s - l_t).mean().item()
         found["below"] = (l_s < l_t).double().mean().item()
-    if len(l_t) >= 2 * QUANTILES:
+    if len(l_t) >= 2 * DEVIATION_GROUPS:
         found |= _by_quantile(l_t, l_s)
     if p is not None:
         found |= _towards(teacher, student, p.double())
@@ -143,7 +142,7 @@ def _by_quantile(l_t: Tensor, l_s: Tensor) -> dict[str, float]:
     """Statistics of tenths of the points; sizes differ by one at most, equals stand in their order."""
     order = l_t.argsort(stable=True)
     deviation, found = (l_s - l_t)[order], {}
-    place = torch.arange(len(order)) * QUANTILES // len(order)
+    place = torch.arange(len(order)) * DEVIATION_GROUPS // len(order)
     for number in DECILES:
         own = deviation[place == number - 1]
         found[f"q{number}"] = own.mean().item()

@@ -11,7 +11,7 @@ import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +26,6 @@ from kdsim.files import (
     write_bytes,
     write_new,
 )
-from kdsim.measure.floors import Measurement
 from kdsim.results.json_files import (
     STORE_VERSION,
     UNSIGNED,
@@ -37,10 +36,9 @@ from kdsim.results.json_files import (
     require_no_link,
     signed_text,
 )
-from kdsim.results.provenance import POPULATION, same, source_of, sources_of
-from kdsim.results.rows import COMPUTATION, TEACHER, TRAINING, computation_row, stored_row, training_row
+from kdsim.results.provenance import POPULATION, same, sources_of
+from kdsim.results.rows import COLUMNS_MARK, columns_mark, stored_row
 from kdsim.results.tables import CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE, parquets
-from kdsim.theory.prediction import Prediction
 from kdsim.untrusted import read_file, require_small_table
 
 if TYPE_CHECKING:  # reading cell.json needs no tables
@@ -59,17 +57,6 @@ _TABLES = {CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE}
 _CELL_KEYS = {"cell": dict, "summary": dict, "prediction": dict, "measurement": dict}
 _SIGNED_KEYS = {"files": dict, "weights": int}
 """Keys that cell.json must have, and the types of their values; the second since there are checksums."""
-_SUMMARY_KEYS = (
-    "problem", "student", "ridge", "ridge_kind", "supervision", "level", "step_size", "batch_size", "index",
-    "targets", "training_set", "held_out", "optimiser", "schedule", "dtype", "steps", "tail_start", "replicas", "seed",
-    "engine", "device",
-)  # fmt: skip
-_ROW_KEYS = {
-    "summary": {*_SUMMARY_KEYS},
-    "prediction": {item.name for item in fields(Prediction)},
-    "measurement": {item.name for item in fields(Measurement)},
-}
-"""Keys without which there is no row."""
 
 
 class Saved(Protocol):
@@ -148,7 +135,8 @@ class Cells:
             for number, network in enumerate(networks):
                 network.save(folder / WEIGHTS_FILE.format(number))
             files = {"files": sums, "weights": len(networks)}
-            content = json_ready({"schema": STORE_VERSION, "digest": digest, **info, **files})
+            marks = {"schema": STORE_VERSION, "digest": digest, COLUMNS_MARK: columns_mark(info)}
+            content = json_ready({**marks, **info, **files})
             write_new(folder / CELL_FILE, signed_text(content), durable=durable)
             while not self._placed(folder, final) and not self._is_same(digest, content):
                 self.move_aside(final, SUPERSEDED)
@@ -301,22 +289,15 @@ class Cells:
         return sorted(self.cell_folder(digest).glob(WEIGHTS_FILE.replace("{:03d}", "*")))
 
     def row(self, study: str, digest: str, info: dict[str, Any]) -> dict[str, Any]:
-        """The row of a stored cell from the content of its cell.json, see `kdsim.results.rows`.
+        """The row of a stored cell from the content of its cell.json, see `kdsim.results.rows.stored_row`.
 
         Raises:
-            Damaged: the content lacks something that a row has.
+            Damaged: the content lacks something that a row has, or has a value of another type.
         """
-        if info.get("kind") in (TRAINING, TEACHER, COMPUTATION):
-            row = computation_row if info["kind"] == COMPUTATION else training_row
-            try:
-                return row(study, digest, info) | {"source": source_of(info)[:12]}
-            except ConfigError as error:
-                raise self.damaged(digest, f"{CELL_FILE}: {error}") from None
-        for part, keys in _ROW_KEYS.items():
-            if missing := sorted(keys - info[part].keys()):
-                why = f"{CELL_FILE}: {part} has no {', '.join(missing)}; an older kdsim may have written it"
-                raise self.damaged(digest, why)
-        return stored_row(study, digest, info) | {"source": source_of(info)[:12]}
+        try:
+            return stored_row(study, digest, info)
+        except ConfigError as error:
+            raise self.damaged(digest, f"{CELL_FILE}: {error}") from None
 
     def _advice(self, digest: str) -> str:
         advice = "delete it, and run-study runs the cell again; run-study --repair moves all damaged ones aside"

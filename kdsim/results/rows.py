@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kdsim import config
 from kdsim.config import ConfigError, require
+from kdsim.results import schema
 from kdsim.results.json_files import json_ready
+from kdsim.results.provenance import SHOWN, source_of
+from kdsim.results.schema import Column, Kind
 
-TRAINING, TEACHER, COMPUTATION = "training", "teacher", "computation"
-"""Under `kind` in cell.json and in rows; a simulation has none."""
+SIMULATION, TRAINING, TEACHER, COMPUTATION = "simulation", "training", "teacher", "computation"
+"""Kinds of cells, under `kind` in cell.json and in rows, which those of a simulation do not have."""
+PARTS = ("summary", "prediction", "measurement")
+"""Of cell.json, that make a row."""
+COLUMNS_MARK, OWN_COLUMNS = "columns_sha256", "own_columns"
+"""Keys of cell.json: `columns_mark`, and what a computation declares of its columns."""
 
 _LAST = ("steps", "tail_start", "replicas", "seed", "engine", "device")
 """Keys of the summary that stand at the end of a row."""
@@ -44,36 +50,105 @@ def flat_row(
     return json_ready({**row, "tail_relaxations": relaxations})
 
 
+def columns_mark(info: Mapping[str, Any]) -> str:
+    """SHA-256 of the names of a row's columns: one that lacks a column is told from one that is older than it."""
+    names = ("\0".join([part, *sorted(info.get(part) or ())]) for part in PARTS)
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def kind_of_row(row: Mapping[str, Any]) -> Kind:
+    """The kind of cell that a row, or the content of a cell.json, is of; what is none is that of a simulation."""
+    kind = row.get("kind")
+    return kind if kind in (TRAINING, TEACHER, COMPUTATION) else SIMULATION
+
+
+def own_columns(info: Mapping[str, Any]) -> tuple[Column, ...]:
+    """What a stored computation declared of its columns; what is no declaration declares nothing."""
+    found = []
+    declared = info.get(OWN_COLUMNS)
+    for name, said in declared.items() if isinstance(declared, Mapping) else ():
+        try:
+            found.append(Column(name, said["type"], said["unit"], said["meaning"], "computation", (COMPUTATION,)))
+        except (KeyError, TypeError, ConfigError):
+            continue
+    return tuple(found)
+
+
 def stored_row(study: str, digest: str, info: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a stored cell, from the content of its cell.json.
 
+    What is newer than the row is None in it; what this kdsim does not know stays (`unknown_columns`).
+
     Raises:
-        ConfigError: a value is of another type than kdsim writes.
+        ConfigError: it lacks a column that it had when it was stored, or a value is of another type than its column's.
     """
-    from kdsim.measure.floors import Measurement
-    from kdsim.theory.prediction import Prediction
+    kind = kind_of_row(info)
+    _require_whole(info, kind)
+    for part in PARTS:
+        _require_types(part, info[part], kind)
+    if kind == SIMULATION:
+        for name in ("step_size", "tail_start", "replicas", "steps"):
+            require(info["summary"][name] is not None, f"summary: {name}", None, "what kdsim writes")
+        row = flat_row(study, digest, info["summary"], info["prediction"], info["measurement"])
+    else:
+        known = {} if kind == COMPUTATION else info["prediction"]
+        row = json_ready(
+            {"study": study, "cell": digest, "kind": kind, **info["summary"], **known, **info["measurement"]}
+        )
+    newer = {name: None for name in schema.required(kind) if name not in row}
+    return row | newer | {"source": source_of(info)[:SHOWN]}
 
-    hints = {"prediction": typing.get_type_hints(Prediction), "measurement": typing.get_type_hints(Measurement)}
-    hints["summary"] = {"step_size": float, "tail_start": int, "replicas": int, "steps": int}
-    for part, types in hints.items():
-        _require_types(part, info[part], types)
-    for name in hints["summary"]:
-        config.require(info["summary"][name] is not None, f"summary: {name}", None, "what kdsim writes")
-    return flat_row(study, digest, info["summary"], info["prediction"], info["measurement"])
+
+_FIRST = {
+    SIMULATION: {"summary": ("step_size", *_LAST)},
+    TRAINING: {"summary": ("student", "data", "supervision", "replicas"), "measurement": ("diverged",)},
+    TEACHER: {"summary": ("teacher", "data", "replicas"), "measurement": ("diverged",)},
+    COMPUTATION: {"summary": ("computation",)},
+}
+"""Without these there is no row."""
 
 
-_JSON_TYPES: dict[Any, tuple[type, ...]] = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}
+def _require_whole(info: Mapping[str, Any], kind: Kind) -> None:
+    """Refuse a row without a column that it had when it was stored."""
+    needed = {part: set(names) for part, names in _FIRST[kind].items()}
+    mark = info.get(COLUMNS_MARK)
+    altered = mark is not None and mark != columns_mark(info)
+    if kind == SIMULATION and (mark is None or altered):  # of before there were marks, or to say what is missing
+        parts = {"experiment": "summary", "theory": "prediction", "measurement": "measurement"}
+        for name in schema.required(kind, first=True):
+            needed.setdefault(parts[schema.find(name, kind).source], set()).add(name)
+    for part, names in needed.items():
+        if missing := ", ".join(sorted(names - info[part].keys())):
+            raise ConfigError(f"{part} has no {missing}")
+    if altered:
+        raise ConfigError("its columns are not those with which it was stored")
 
 
-def _require_types(part: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Refuse lists and dictionaries, and values of other types than these; None stands for what is not finite."""
+def _require_types(part: str, values: Mapping[str, Any], kind: Kind) -> None:
+    """Refuse lists and dictionaries, and values of other types than their columns'; None stands for what is not there.
+
+    What a computation has, and what this kdsim does not know, may be of any type.
+    """
     for name, value in values.items():
-        kinds = typing.get_args(hints.get(name)) or (hints.get(name),)
-        allowed = [kind for each in kinds for kind in _JSON_TYPES.get(each, ())] or [bool, int, float, str]
-        right = value is None or type(value) in allowed
+        column = None if kind == COMPUTATION else schema.find(name, kind)
+        right = schema.is_value(value, "any" if column is None else column.type)
         if isinstance(value, (int, float)):
             right = right and abs(value) <= sys.float_info.max  # JSON's whole numbers have no end
-        config.require(right, f"{part}: {name}", value, "what kdsim writes")
+        require(right, f"{part}: {name}", value, "what kdsim writes")
+
+
+def unknown_columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Columns of rows that this kdsim does not know, as of a newer one; those of computations are their own."""
+    found: dict[str, None] = {}
+    seen: set[tuple[Kind, str]] = set()
+    for row in rows:
+        kind = kind_of_row(row)
+        for name in row:
+            if kind != COMPUTATION and (kind, name) not in seen:
+                seen.add((kind, name))
+                if schema.find(name, kind) is None:
+                    found[name] = None
+    return list(found)
 
 
 def predicted_floor(row: Mapping[str, Any]) -> float | None:
@@ -88,43 +163,3 @@ def predicted_floor(row: Mapping[str, Any]) -> float | None:
     if first_order is None:
         first_order = row.get("frozen_floor")
     return exact if exact is not None else first_order
-
-
-def training_row(study: str, cell: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a stored training or teacher, from the content of its cell.json.
-
-    Raises:
-        ConfigError: the content lacks something that a row has.
-    """
-    wanted = {TRAINING: ("student", "data", "supervision", "replicas"), TEACHER: ("teacher", "data", "replicas")}
-    for part, keys in (("summary", wanted[content["kind"]]), ("measurement", ("diverged",))):
-        if missing := [key for key in keys if key not in content[part]]:
-            raise ConfigError(f"{part} has no {', '.join(missing)}")
-    for name, value in content["measurement"].items():
-        number = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
-        require(number or value is None, f"measurement: {name}", value, "a number")
-    return json_ready(
-        {
-            "study": study,
-            "cell": cell,
-            "kind": content["kind"],
-            **content["summary"],
-            **content["prediction"],
-            **content["measurement"],
-        }
-    )
-
-
-def computation_row(study: str, cell: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a stored computation, from the content of its cell.json.
-
-    Raises:
-        ConfigError: the content lacks the kind of computation.
-    """
-    if "computation" not in content["summary"]:
-        raise ConfigError("summary has no computation")
-    return json_ready(
-        {"study": study, "cell": cell, "kind": COMPUTATION, **content["summary"], **content["measurement"]}
-    )
-
-

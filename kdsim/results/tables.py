@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-QUANTILES = (5, 25, 50, 75, 95)
-"""Percent."""
-
 CURVES_FILE, REPLICAS_FILE, SPECTRUM_FILE = "curves.parquet", "replicas.parquet", "spectrum.parquet"
 
 

@@ -16,10 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from kdsim.conventions import CONFIDENCE, NEGLIGIBLE
+from kdsim.conventions import CONFIDENCE, NEGLIGIBLE, QUANTILES
 from kdsim.results.cells import StoredCell
 from kdsim.results.rows import COMPUTATION
-from kdsim.results.tables import QUANTILES
 
 TIMED = ("seconds", "images_per_replica_second")
 """Columns and measurements that are times, or taken from them, with all that begins with their names."""

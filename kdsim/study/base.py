@@ -13,6 +13,7 @@ from kdsim.config import Configuration, require, require_count, require_positive
 from kdsim.engines.base import SGD
 from kdsim.engines.recorder import Recording
 from kdsim.problems.base import Problem
+from kdsim.results.schema import Column
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import NetworkStudent
 from kdsim.supervision.base import Supervision
@@ -76,6 +77,8 @@ class Computation(Configuration, ABC):
     name: ClassVar[str]
     words: ClassVar[str] = ""
     """What the measurements are, in words: stands below their table."""
+    columns: ClassVar[tuple[Column, ...]] = ()
+    """What it measures: type, unit and meaning of each, see `kdsim.results.schema`; what is not declared may be any."""
 
     @abstractmethod
     def compute(self) -> Computed:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdsim import config
 from kdsim.config import CLASS, MARKS, ConfigError
+from kdsim.results import schema
 from kdsim.results.json_files import json_ready
-from kdsim.results.rows import COMPUTATION
+from kdsim.results.rows import COMPUTATION, OWN_COLUMNS
 from kdsim.study.base import Computation, Computed, Study
 from kdsim.study.packs import cells_of
 
@@ -69,6 +70,7 @@ class Computing:
             "summary": settings,
             "prediction": {},
             "measurement": json_ready(found.measurement),
+            OWN_COLUMNS: {column.name: column.encoded() for column in self.computation.columns},
             "provenance": dict(found.provenance),
             "seed": getattr(self.computation, "seed", None),
             "device": getattr(self.computation, "device", "cpu"),
@@ -113,6 +115,10 @@ def _check(computation: Computation, found: Any, settings: Mapping[str, Any]) ->
         raise ConfigError(f"computation {name}: compute() must return a Computed, it returned {found!r:.60}")
     if twice := sorted((settings.keys() | set(_OWN)) & found.measurement.keys()):
         raise ConfigError(f"computation {name}: {', '.join(twice)} is a setting and cannot be a measurement")
+    for column, value in json_ready(found.measurement).items():
+        declared = schema.find(column, COMPUTATION, own=computation.columns)
+        if declared is not None and not schema.is_value(value, declared.type):
+            raise ConfigError(f"computation {name}: {column} = {value!r:.60} must be of the type {declared.type}")
 
 
 def planned_rows(study: Study) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from kdsim.measure.deviations import QUANTILES
+from kdsim.conventions import DEVIATION_GROUPS
 from kdsim.results.rows import TEACHER
 from kdsim.study.report import Row, Table, plus_minus
 
@@ -20,7 +20,7 @@ _SLOPES = (
 _PLACES = (
     ("hardest", "deviation_q1"),
     ("below", "deviation_below_q1"),
-    ("surest", f"deviation_q{QUANTILES}"),
+    ("surest", f"deviation_q{DEVIATION_GROUPS}"),
     ("towards p", "deviation_towards"),
     ("change of KL", "deviation_kl_change"),
 )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from kdsim.config import ConfigError, require_between, require_count, require_positive
+from kdsim.results.columns.computed import EIGEN_PATHS
+from kdsim.results.schema import Column
 from kdsim.study.base import Computation, Computed
 from kdsim.theory.deviations import exaggeration, rate, student_components, teacher_components
 
@@ -48,6 +50,8 @@ class EigenPaths(Computation):
         "along the smaller eigenvalue over that of a model of the truth, stopped at the same component along the "
         "larger one; violations: ratios above one; over_lower_bound: the ratio over its lower bound, that of the rates."
     )
+
+    columns: ClassVar[tuple[Column, ...]] = EIGEN_PATHS
 
     def __post_init__(self) -> None:
         require_count("directions", self.directions, least=2, most=64)

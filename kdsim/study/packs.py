@@ -23,6 +23,7 @@ from kdsim.engines.shards import split
 from kdsim.fingerprint import fingerprint
 from kdsim.population import Population
 from kdsim.results.provenance import Fingerprint
+from kdsim.results.rows import flat_row
 from kdsim.students import NetworkStudent, minimiser
 from kdsim.study import dynamics, rows
 from kdsim.study.base import Cell, Computation, Study
@@ -349,7 +350,7 @@ def predicted_rows(study: Study) -> list[dict[str, Any]]:
     table = []
     for cell in cells_of(study):
         predicted = rows.prediction(cell, pool(cell))
-        table.append(rows.flat_row(study.name, config.digest(cell), rows.summary(cell), predicted))
+        table.append(flat_row(study.name, config.digest(cell), rows.summary(cell), predicted))
     return table
 
 

@@ -14,10 +14,11 @@ from typing import Any
 from kdsim import config
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError
+from kdsim.results.json_files import json_ready
 from kdsim.results.labels import labelled
 from kdsim.results.store import Store
 from kdsim.results.unfinished import Plan
-from kdsim.study import reuse, rows, work
+from kdsim.study import reuse, work
 from kdsim.study.base import Cell, Study
 from kdsim.study.executors import Executor, ExecutorGone, Job
 from kdsim.study.loading import figure_reference
@@ -92,7 +93,7 @@ def run(
     executor = executor or Local()
     store = Store(out)
     digest = config.digest(study)  # of a class without a source file it is refused now, not after the run
-    settings = rows.json_ready(config.encode(study))
+    settings = json_ready(config.encode(study))
     cells = cells_of(study)
     if block_replicas is not None:
         config.require_count("block_replicas", block_replicas)

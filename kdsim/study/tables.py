@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from kdsim.conventions import QUANTILES
 from kdsim.engines.recorder import Record
 from kdsim.measure.floors import tail_floor
-from kdsim.results.tables import QUANTILES
 
 
 def curves_table(record: Record) -> pd.DataFrame:
