@@ -67,6 +67,8 @@ def label_columns(rows: Sequence[Mapping[str, Any]], configurations: Sequence[Ma
         name = _column(key, values, rows)
         stated = all(name in row for row in rows)
         columns.setdefault(name, [row.get(name) for row in rows] if stated else values)
+    first = [name for name in ("supervision", "level") if name in columns]
+    columns = {name: columns[name] for name in dict.fromkeys([*first, *columns])}
     names = _unique([_text(row, columns, number) for number, row in enumerate(rows)])
     return pd.DataFrame({LABEL: names, **columns})
 

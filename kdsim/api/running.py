@@ -157,7 +157,7 @@ def predict(
         >>> import kdsim as kd
         >>> problem = kd.problems.SoftmaxLinear(dimension=3, samples=100)
         >>> student = kd.students.SoftmaxRegression(0.1, "centred")
-        >>> table = kd.predict(kd.Experiment(problem, student, step_size=0.1))
+        >>> table = kd.predict(kd.Experiment(problem, student))
         >>> bool(0 < table["first_order_floor"].item() < table["bound_floor"].item())
         True
     """

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from types import ModuleType
 
 import matplotlib as mpl
 import numpy as np
@@ -66,7 +65,7 @@ def test_every_figure_has_settings_of_its_own() -> None:
     """Each is made by `style.Figure`: matplotlib's own takes those of the moment when it is written."""
     from kdsim import figures
 
-    modules = [item for item in vars(figures).values() if isinstance(item, ModuleType) and item is not style]
+    modules = [getattr(figures, name.replace("-", "_")) for name in figures.FIGURES]
     classes = [module.Figure for module in modules]
     assert len(classes) == len(figures.FIGURES) and set(classes) == {style.Figure}
     assert not [module for module in modules if PlainFigure in vars(module).values()]

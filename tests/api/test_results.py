@@ -1,0 +1,111 @@
+"""A `Result`: its tables, its parts, how it looks and travels; and reading it again."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+
+import matplotlib.figure
+import pandas as pd
+import pytest
+
+import kdsim as kd
+
+
+def test_tables_have_labels_first(sweep: kd.Result) -> None:
+    assert list(sweep.frame)[:4] == ["label", "supervision", "level", "batch_size"]
+    assert list(sweep["label"][:2]) == ["exact, batch size 1", "exact, batch size 4"]
+    assert sweep["label"].iloc[4] == "dirichlet 3, batch size 1" and sweep["label"].is_unique
+    for table, rows in ((sweep.curves, None), (sweep.replicas, 36)):
+        assert list(table)[:4] == ["label", "supervision", "level", "batch_size"]
+        assert set(table["label"]) == set(sweep["label"]) and (rows is None or len(table) == rows)
+    assert sweep.spectrum.empty
+
+
+def test_a_result_is_a_sequence(sweep: kd.Result) -> None:
+    assert len(sweep) == 6 and [len(part) for part in sweep] == [1] * 6
+    assert sweep[-1]["label"].item() == "dirichlet 3, batch size 4"
+    assert list(sweep[1:3]["label"]) == list(sweep["label"][1:3])
+    assert set(sweep[sweep["batch_size"] == 4]["batch_size"]) == {4} and len(sweep[[0, 2]]) == 2 and len(sweep[[]]) == 0
+    assert len(sweep[2].replicas) == 6 and set(sweep[2].curves["label"]) == {"one-hot, batch size 1"}
+    with pytest.raises(IndexError):
+        sweep[6]
+    with pytest.raises(KeyError):
+        sweep["no such column"]
+
+
+def test_it_is_shown_in_a_few_lines(sweep: kd.Result) -> None:
+    text = repr(sweep)
+    assert text.startswith("Result of sweep: 6 experiments, in ") and len(text.splitlines()) == 8
+    assert max(map(len, text.splitlines())) < 200 and "dirichlet 3, batch size 1" in text
+    assert "<table" in sweep._repr_html_() and repr(sweep[[]])
+
+
+def test_html_is_escaped(sweep: kd.Result) -> None:
+    copy = pickle.loads(pickle.dumps(sweep))
+    copy.name, copy.failures = "<b>sweep</b>", ("<script>",)
+    copy._labels = copy._labels.assign(label="<i>")
+    shown = copy._repr_html_()
+    assert not any(tag in shown for tag in ("<b>", "<script>", "<i>"))
+
+
+@pytest.mark.slow
+def test_learning_curves_are_drawn(sweep: kd.Result) -> None:
+    figure = sweep.plot()
+    assert isinstance(figure, matplotlib.figure.Figure) and len(figure.axes) == 2
+    assert [len(ax.lines) for ax in figure.axes] == [6, 6]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(sweep["label"])
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert len(sweep[:2].plot().axes[0].lines) == 2
+
+
+def test_it_is_read_as_it_was(sweep: kd.Result, experiments: list[kd.experiments.Cell], folder: Path) -> None:
+    found = [kd.load(folder), kd.load(sweep.folder), kd.load(folder / "sweep"), kd.load(folder, "sweep"),
+             kd.load("sweep", out=folder)]  # fmt: skip
+    found.append(kd.load(kd.experiments.ListedExperiments(tuple(experiments), "sweep"), out=folder))
+    for each in found:
+        pd.testing.assert_frame_equal(each.frame, sweep.frame)
+        pd.testing.assert_frame_equal(each.curves, sweep.curves)
+    assert kd.runs(folder)[["study", "folder"]].values.tolist() == [["sweep", str(sweep.folder)]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("no/such/folder",), "folder 'no/such/folder' is not there"),
+        (("{folder}", "noise-sweep"), "no results of 'noise-sweep' in .*stored there: sweep/"),
+        (("{folder}/sweep", "noise-sweep"), "the folder holds a run of 'sweep', the study is 'noise-sweep'"),
+        (("{empty}",), "no results in"),
+        (("{folder}", 3), "study = 3 is not allowed: must be a study"),
+    ],
+)
+@pytest.mark.usefixtures("sweep")
+def test_what_is_not_stored_is_said(arguments: tuple, said: str, folder: Path, tmp_path: Path) -> None:
+    places = {"folder": folder, "empty": tmp_path}
+    with pytest.raises(kd.ConfigError, match=said) as refused:
+        kd.load(*(each.format(**places) if isinstance(each, str) else each for each in arguments))
+    assert "\n" not in str(refused.value)
+
+
+def test_several_studies_are_told_apart(sweep: kd.Result, experiments: list, tmp_path: Path) -> None:
+    sweep.save(tmp_path)
+    kd.run(experiments[:1], tmp_path, name="one")
+    with pytest.raises(kd.ConfigError, match=r"several studies are stored .*one, sweep; choose one"):
+        kd.load(tmp_path)
+    assert len(kd.load(tmp_path, "one")) == 1
+
+
+def test_a_saved_result_needs_its_folder_no_more(experiments: list, tmp_path: Path) -> None:
+    first = kd.run(experiments[:2], tmp_path / "first")
+    second = first.save(tmp_path / "second")
+    shutil.rmtree(tmp_path / "first")
+    assert second.frame.equals(kd.load(tmp_path / "second").frame) and second.folder.is_relative_to(tmp_path / "second")
+    with pytest.raises(kd.ConfigError, match="folder"):
+        first.save(tmp_path / "third")
+
+
+def test_it_can_be_pickled(sweep: kd.Result) -> None:
+    copy = pickle.loads(pickle.dumps(sweep[1:3]))
+    assert copy.frame.equals(sweep[1:3].frame) and copy.replicas.equals(sweep[1:3].replicas)
+    assert len(copy.plot().axes) == 2 and repr(copy) == repr(sweep[1:3])
