@@ -15,8 +15,8 @@ import pandas as pd
 from kdsim.api import plotting
 from kdsim.api.labels import LABEL, label_columns
 from kdsim.config import require
-from kdsim.results.store import TEACHERS, Store, StudyResults, read_study
 from kdsim.results.labels import labelled
+from kdsim.results.store import TEACHERS, Store, StudyResults, read_study
 
 if TYPE_CHECKING:
     from kdsim.figures.style import Figure
