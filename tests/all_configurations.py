@@ -24,7 +24,8 @@ def configurations(roots: Iterable[type]) -> list[type]:
         if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in found:
             if not inspect.isabstract(hint):
                 found[hint] = None
-            waiting.extend(typing.get_type_hints(hint).values())
+            hints = typing.get_type_hints(hint)
+            waiting.extend(hints[field.name] for field in dataclasses.fields(hint))
     return list(found)
 
 
