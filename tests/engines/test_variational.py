@@ -245,7 +245,7 @@ def test_engines_refuse_them_in_one_line(rule):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: IVON(ess=0), "ess = 0 .* > 0"),
+        (lambda: IVON(ess=0), "ess = 0.0 .* > 0"),
         (lambda: IVON(hess_init=0.0), "hess_init = 0.0"),
         (lambda: IVON(weight_decay=0.0), "weight_decay = 0.0 .* > 0"),
         (lambda: IVON(beta1=1.0), "beta1 = 1.0"),
