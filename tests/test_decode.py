@@ -206,7 +206,7 @@ def test_fields_of_all_sorts_come_back() -> None:
         ({"limit": "none"}, "must be a number or None"),
         ({"levels": 1.0}, "must be a tuple of numbers"),
         ({"levels": ["a"]}, "Parts.levels = 'a' is not allowed: must be a number"),
-        ({"pair": [1]}, r"Parts.pair = \[1\] is not allowed: must be 2 values"),
+        ({"pair": [1]}, r"Parts.pair = \(1,\) is not allowed: must be a tuple of 2 values \(an integer, a text\)"),
         ({"sgd": {"class": "SGD"}}, "SGD in Parts.sgd has no steps"),
         ({"sgd": None}, "must be an SGD, as SGD"),
         ({"sgd": {"class": "one-hot"}}, "unknown class 'one-hot'; allowed: SGD"),

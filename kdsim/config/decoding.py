@@ -54,9 +54,10 @@ def _decode(data: Any, classes: tuple[type, ...], hint: Any, where: str, depth: 
 
 
 def _decode_items(data: list[Any], classes: tuple[type, ...], each: tuple[Any, ...], where: str, depth: int) -> Any:
-    if not each or (len(each) == 2 and each[1] is ...):
-        each = (each[0] if each else Any,) * len(data)
-    require(len(each) == len(data), where, data, f"{len(each)} values")
+    if each[1:] == (...,):
+        each = each[:1] * len(data)
+    elif len(each) != len(data):  # of any length and type, or refused by the type of all of them
+        each = (Any,) * len(data)
     return tuple(_decode(item, classes, hint, where, depth + 1) for item, hint in zip(data, each, strict=True))
 
 

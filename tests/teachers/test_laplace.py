@@ -162,8 +162,8 @@ def test_another_likelihood_is_refused(loss):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"structure": "dense"}, "structure = 'dense' is not allowed: must be kron or full or diag"),
-        ({"predictive": "mc"}, "predictive = 'mc' is not allowed: must be probit or "),
+        ({"structure": "dense"}, "structure = 'dense' is not allowed: must be kron, full or diag"),
+        ({"predictive": "mc"}, "predictive = 'mc' is not allowed: must be probit, diagonal-probit or "),
         ({"tune": "training"}, "tune = 'training' is not allowed: must be marginal-likelihood or validation"),
         ({"samples": 0}, "samples = 0 is not allowed"),
     ],

@@ -84,7 +84,7 @@ def trainings_of(cell: object) -> list[StudentTrainer]:
 
 @pytest.mark.parametrize("make", [Recipe, TeacherKinds, BNNAblation])
 def test_others_are_refused(make: type) -> None:
-    with pytest.raises(ConfigError, match=r"precision = 'half' is not allowed: must be auto or float32 or bfloat16"):
+    with pytest.raises(ConfigError, match=r"precision = 'half' is not allowed: must be auto, float32 or bfloat16"):
         make(precision="half")
 
 
