@@ -89,6 +89,8 @@ def run_case(tree: Tree, case: Case, out: Path) -> dict[str, Any]:
             content["failure"] = f"{words[0]}: exit code {done.returncode}: {_last_line(done)}"
             break
         content["tables"] |= _csv(name, done.stdout) if "--csv" in words else _json(name, done.stdout)
+    if content["failure"]:  # it may be that of a full disk: the same command tries again
+        return content
     temporary = kept.with_name(f".{kept.name}")
     temporary.write_text(json.dumps(content), encoding="utf-8")
     os.replace(temporary, kept)

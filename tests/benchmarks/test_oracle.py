@@ -345,7 +345,7 @@ def test_cells_of_csv_have_the_types_of_json() -> None:
     ]
 
 
-def test_an_interrupted_process_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_or_failed_process_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (case,) = chosen(["train"])
     tree = trees.Tree("t", "key", tmp_path, "kdsim.cli:main")
     done = subprocess.CompletedProcess([], 130, "", "interrupted\noracle: 1.5\n")
@@ -353,4 +353,7 @@ def test_an_interrupted_process_keeps_nothing(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(running.Interrupted, match="train of t"):
         running.run_case(tree, case, tmp_path)
     assert not list((tmp_path / "runs").rglob("*.json"))
+    done.returncode = 1
+    assert running.run_case(tree, case, tmp_path)["failure"] == "train: exit code 1: interrupted"
+    assert not list((tmp_path / "runs").rglob("*.json"))  # tried again by the same command
     assert running._last_line(done) == "interrupted" and running._seconds(done) == 1.5
