@@ -5,6 +5,11 @@ from __future__ import annotations
 import textwrap
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 cell", "3 cells"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def printable(text: str) -> str:
     """The text with characters that would act on a terminal, or end a line, escaped as Python writes them."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

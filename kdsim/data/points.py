@@ -15,7 +15,7 @@ from kdsim.config import ConfigError, kind_of, require, require_count
 from kdsim.data.sources import PointSource, Pools, Truth
 from kdsim.population import Population, require_points
 from kdsim.problems import GaussianMixture, LongTail
-from kdsim.problems.base import Problem
+from kdsim.problems.base import Problem, drawn
 from kdsim.problems.sampling import generator
 
 KEY = 71
@@ -123,4 +123,4 @@ def forget_points() -> None:
 @lru_cache(maxsize=2)
 def _drawn(problem: Problem, seed: int) -> Population:
     """The pool of the problem: kept, since the trainer asks for the classes and for the pools."""
-    return problem.population(seed)
+    return drawn(problem, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
-from kdsim.config import Configuration
+from kdsim.config import ConfigError, Configuration, error_line, in_study_file, kind_of, lacks_memory
 from kdsim.population import Population
 
 
@@ -27,3 +27,19 @@ class Problem(Configuration, ABC):
     @abstractmethod
     def population(self, seed: int) -> Population:
         """Draw the pool. The same seed gives the same pool on every machine (numpy generator, float64)."""
+
+
+def drawn(problem: Problem, seed: int) -> Population:
+    """The pool of a problem.
+
+    Raises:
+        ConfigError: the problem is one of a study file, and its code failed; the message says where.
+    """
+    try:
+        return problem.population(seed)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a study file's own code can raise anything
+        if isinstance(error, ConfigError) or lacks_memory(error) or not in_study_file(error):
+            raise
+        raise ConfigError(f"population of {kind_of(type(problem))}: {error_line(error)}") from error

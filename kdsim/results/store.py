@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, StorageError, sweep, temporary_beside, write_new
+from kdsim.plain_text import counted
 from kdsim.results.cells import CELLS, SUPERSEDED, Cells
 from kdsim.results.json_files import STORE_VERSION, brief, json_ready, read_json, require_no_link, signed_text
 from kdsim.results.labels import labelled
@@ -180,7 +181,7 @@ class Store(Cells):
                 file.replace(folder / STUDY_FILE)
         except OSError as error:
             raise StorageError(
-                f"study folder {folder} cannot be written ({brief(error)}); its {len(rows)} cells are stored; "
+                f"study folder {folder} cannot be written ({brief(error)}); stored: {counted(len(rows), 'cell')}; "
                 "the same command goes on from there"
             ) from None
         return folder

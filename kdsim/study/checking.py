@@ -11,6 +11,7 @@ from typing import Any
 
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, Unreadable, is_temporary
+from kdsim.plain_text import counted
 from kdsim.results.cells import CELL_FILE, CELLS, SUPERSEDED, UNSIGNED, WEIGHTS_FILE
 from kdsim.results.provenance import files_of, sha256_now, source_of
 from kdsim.results.store import (
@@ -229,9 +230,8 @@ def _under_way(store: Store, unfinished: Unfinished, goes_on: str) -> Iterator[F
                 continue
             if plan is not None:
                 where = f", at {', '.join(steps[plan.pack])}" if plan.pack in steps else ""
-                yield Finding(
-                    NOTICE, _place(store, file), f"interrupted pack of {len(plan.cells)} cells{where}", goes_on
-                )
+                what = f"interrupted pack of {counted(len(plan.cells), 'cell')}{where}"
+                yield Finding(NOTICE, _place(store, file), what, goes_on)
         elif file.suffix == ".lock":
             what = "a process runs this, or was killed while it did"
             yield Finding(NOTICE, _place(store, file), what, "nothing: a lock that nobody holds locks nothing")

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdsim.config import ConfigError, encode
 from kdsim.files import temporary_beside
-from kdsim.problems.base import Problem
+from kdsim.problems.base import Problem, drawn
 
 
 def export(problem: Problem, seed: int, file: Path) -> dict[str, np.ndarray]:
@@ -21,7 +21,7 @@ def export(problem: Problem, seed: int, file: Path) -> dict[str, np.ndarray]:
     Raises:
         ConfigError: the file cannot be written.
     """
-    population = problem.population(seed)
+    population = drawn(problem, seed)
     tensors = {"x": population.x, "p": population.p, "theta_star": population.optimum, "y": population.y}
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
     texts = {"name": problem.name, "seed": seed, "settings": json.dumps(encode(problem))}

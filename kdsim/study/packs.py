@@ -21,7 +21,9 @@ from kdsim.engines.base import SGD, Lane, State, check_device
 from kdsim.engines.recorder import METRICS, Record, Recording
 from kdsim.engines.shards import split
 from kdsim.fingerprint import fingerprint
+from kdsim.plain_text import counted
 from kdsim.population import Population
+from kdsim.problems.base import drawn
 from kdsim.results.provenance import Fingerprint
 from kdsim.results.rows import flat_row
 from kdsim.students import NetworkStudent, minimiser
@@ -109,7 +111,7 @@ class Pack:
     def __str__(self) -> str:
         """What it is, for messages."""
         names = ", ".join(dict.fromkeys(config.kind_of(type(cell.supervision)) for cell in self.cells))
-        return f"{len(self.cells)} cells of {config.kind_of(type(self.cells[0].problem))} ({names})"
+        return f"{counted(len(self.cells), 'cell')} of {config.kind_of(type(self.cells[0].problem))} ({names})"
 
     def prepare(self) -> Prepared:
         """The pool that its cells share, and the points that the engine is told."""
@@ -191,7 +193,7 @@ def pool(cell: Cell) -> Population:
     with _guard:
         if key not in _pools or key in _unsure:
             with one_thread():
-                found = cell.problem.population(cell.seed)
+                found = drawn(cell.problem, cell.seed)
             _unsure.discard(key)
             before = _pools.pop(key, None)
             while len(_pools) >= KEPT_POOLS:

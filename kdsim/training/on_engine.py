@@ -12,7 +12,7 @@ from kdsim.engines.base import SGD, Lane
 from kdsim.engines.choice import AUTO, ENGINES, choose_engine
 from kdsim.engines.recorder import Record, Recording
 from kdsim.population import Population
-from kdsim.problems.base import Problem
+from kdsim.problems.base import Problem, drawn
 from kdsim.students import LinearStudent, NetworkStudent, minimiser
 from kdsim.training.recipe import Recipe
 from kdsim.training.record import TrainingRecord
@@ -43,7 +43,7 @@ def run_on_engine(
     Returns:
         The record and the provenance.
     """
-    population = problem.population(lane.seed)
+    population = drawn(problem, lane.seed)
     network = isinstance(student, NetworkStudent)
     held_out = held_out_of(student, population)
     training = population.size - held_out

@@ -371,7 +371,7 @@ def test_a_study_folder_that_cannot_be_written_is_refused(store: Store, blocked:
         path.mkdir(parents=True)
     else:
         path.write_text("a file in the way")
-    with pytest.raises(ConfigError, match=r"study folder .* cannot be written .*; its 0 cells are stored"):
+    with pytest.raises(ConfigError, match=r"study folder .* cannot be written .*; stored: 0 cells"):
         store.write_study(STUDY, [])
 
 
