@@ -11,7 +11,7 @@ from kdsim.claims.ledger import Finding
 from kdsim.claims.report import method, parts_table, study_lines, summary_table, verdict_text
 from kdsim.claims.verdicts import CONDITIONS, FAILS, HOLDS, UNTESTED
 from kdsim.plain_text import one_line
-from kdsim.study.report import Table
+from kdsim.study.table_text import Table
 
 CLASSES = {HOLDS: "holds", CONDITIONS: "conditions", FAILS: "fails", UNTESTED: "untested"}
 """Verdict to CSS class."""

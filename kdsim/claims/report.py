@@ -12,7 +12,8 @@ from kdsim.claims.verdicts import FAILS, HOLDS, OPEN, REFUTED, SEPARATOR, SHOWN,
 from kdsim.config import encode
 from kdsim.measure.comparison import ALPHA
 from kdsim.results.json_files import json_ready
-from kdsim.study.report import Table, settings_line
+from kdsim.study.settings import settings_line, settings_texts
+from kdsim.study.table_text import Table
 from kdsim.study.table_text import markdown as markdown_table
 
 
@@ -119,7 +120,7 @@ def parts_table(finding: Finding) -> Table:
 def study_lines(ran: Ran) -> list[str]:
     """What was run: settings, digest, versions, seeds, cost."""
     study = ran.study
-    usual = encode(type(study)())
+    usual = settings_texts(encode(type(study)()))
     seeds = ", ".join(map(str, ran.seeds)) or "-"
     versions = "; ".join(", ".join(f"{key} {value}" for key, value in each.items()) for each in ran.versions)
     return [

@@ -90,7 +90,7 @@ class Study(Configuration, ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    """One line for `kdsim list-studies`."""
+    """One line for `kdsim list studies`."""
     figure: ClassVar[str | Callable[..., Any]]
     """Name of a figure in figures/, or a function (results) -> matplotlib Figure in a study file."""
 

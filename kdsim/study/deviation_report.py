@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from kdsim.conventions import DEVIATION_GROUPS
 from kdsim.results.rows import TEACHER
-from kdsim.study.report import Row, Table, plus_minus
+from kdsim.study.report import Row, plus_minus
+from kdsim.study.table_text import Table
 
 SMALLEST = 1e-4
 """Half-widths of intervals below this are written with exponents."""

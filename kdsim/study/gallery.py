@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdsim.config import ConfigError, digest, encode
+from kdsim.plain_text import counted
 from kdsim.results.store import Store, StudyResults, read_study
-from kdsim.study import report, table_text
+from kdsim.study import table_text
 from kdsim.study.base import Study
-from kdsim.study.report import Table
+from kdsim.study.settings import changed_settings, settings_texts
+from kdsim.study.table_text import Table
 
 INTRODUCTION = """# Gallery
 
@@ -57,7 +59,8 @@ def exhibits(store: Store, known: Mapping[str, type[Study]], names: Sequence[str
         default = known[name]()
         folder = store.study_folder(name, digest(default))
         results = read_study(folder if folder.is_dir() else store.latest(name))
-        found.append(Exhibit(results, default.summary, report.changed_settings(results.settings, encode(default))))
+        changed = changed_settings(results.settings, settings_texts(encode(default)))
+        found.append(Exhibit(results, default.summary, changed))
     return found
 
 
@@ -78,7 +81,7 @@ def section(exhibit: Exhibit, figure: str | None, tables: Sequence[Table]) -> st
     versions: Any = results.info.get("versions")
     known = versions if isinstance(versions, Mapping) else {}  # a folder may say anything
     libraries = ", ".join(f"{name} {known.get(name, '?')}" for name in ("kdsim", "torch", "numpy", "python"))
-    made = f"{results.info['date'][:10]}, {libraries}, {len(results.rows)} cells"
+    made = f"{results.info['date'][:10]}, {libraries}, {counted(len(results.rows), 'cell')}"
     parts = [
         f"## {results.name}",
         exhibit.summary,

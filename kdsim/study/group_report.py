@@ -7,7 +7,8 @@ from typing import Any
 
 from kdsim.conventions import GROUPS
 from kdsim.results.rows import TRAINING
-from kdsim.study.report import Row, Table, interval_text, number, plus_minus
+from kdsim.study.report import Row, interval_text, number, plus_minus
+from kdsim.study.table_text import Table
 
 _SETTING = ("data", "imbalance", "train_size", "seed")
 """Trainings that agree in these stand in one table."""

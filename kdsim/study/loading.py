@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from kdsim.engines import OPTIMISERS, SCHEDULES, Optimiser, Schedule
 from kdsim.losses import DISTILLATION_LOSSES, DistillationLoss
 from kdsim.problems import PROBLEMS
 from kdsim.problems.base import Problem
+from kdsim.results.runs import run_folder
 from kdsim.results.store import RESERVED_NAMES, STUDY_FILE, Store
 from kdsim.students import NETWORK_STUDENTS, STUDENTS, LinearStudent, NetworkStudent
 from kdsim.study.base import Study
@@ -78,24 +79,6 @@ def load(target: str, known: Known, settings: Mapping[str, str] | None = None, *
         if not isinstance(study, cls):
             raise ConfigError(f"study {target}: quick() must return a {cls.__name__}, it returned {study!r}")
     return config.override(study, settings or {}, kinds(cls))
-
-
-def parse_settings(texts: Sequence[str]) -> dict[str, str]:
-    """`["key=value", ...]` as a dictionary.
-
-    Raises:
-        ConfigError: no "=", no key, or a key that is given twice.
-    """
-    settings: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise ConfigError(f"--set {text!r} is not allowed: must be KEY=VALUE")
-        if key in settings:
-            raise ConfigError(f"key {key!r} is set twice: {settings[key]!r} and {value!r}")
-        settings[key] = value.strip()
-    return settings
 
 
 def kinds(cls: type[Study]) -> dict[type, dict[str, type]]:
@@ -226,23 +209,12 @@ def figure_reference(study: Study) -> dict[str, str] | None:
     return {"file": place, "sha256": config.source_digest(cls)}
 
 
-def _can_exist(path: Path) -> bool:
-    """Whether a file can have this path: it may be too long, or hold what no name has."""
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def stored_run(
     target: str, known: Known, store: Store, settings: Mapping[str, str] | None = None, *, quick: bool = False
 ) -> Path:
     """Folder of a stored run: the folder itself, or by name or file the run with these settings.
 
-    Without settings it is the study's most recent run.
+    Without settings it is the study's most recent run, see `kdsim.results.runs.run_folder`.
 
     Raises:
         ConfigError: nothing like that is stored; the message lists what is.
@@ -268,15 +240,4 @@ def stored_run(
                 f"no results of {study.name!r} with these {these} in {place!r}; {store.listing(study.name)}"
             )
         return folder
-    if is_study:
-        return store.latest(find(target, known).name)
-    if store.runs(target):
-        return store.latest(target)
-    path = Path(target)
-    if not _can_exist(path):
-        raise config.unknown_name("study", target, dict.fromkeys([*known, *store.names()]))
-    if any(path.glob(f"*/{STUDY_FILE}")):  # the folder of a study: its most recent run
-        return Store(path.absolute().parent).latest(path.absolute().name)
-    if path.exists() or len(path.parts) > 1:
-        return path
-    raise config.unknown_name("study", target, dict.fromkeys([*known, *store.names()]))
+    return store.latest(find(target, known).name) if target.endswith(".py") else run_folder(target, known, store)

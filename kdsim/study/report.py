@@ -1,17 +1,15 @@
-"""Tables for people: settings with their docs, cells with theory, and what was measured beside it. Text only."""
+"""Tables for people: cells with theory, and what was measured beside it. Text only."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kdsim.config import CLASS, MARKS, kind_of
 from kdsim.conventions import FEWEST_REPLICAS, LARGEST_CHANGE
 from kdsim.intervals import ends
 from kdsim.results.rows import TRAINING, predicted_floor
+from kdsim.study.table_text import Table
 
 Row = Mapping[str, Any]
 UNKNOWN_DRIFT = "drift?"
@@ -34,110 +32,6 @@ _IDENTITY = (
     "seed",
 )
 """Keys that get a column where they differ between rows, and are stated once where they do not."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Headers, rows of text, and what holds for all rows.
-
-    Attributes:
-        numeric: headers of the columns that are set flush right.
-        optional: headers of the columns that a narrow terminal can do without, first to go first.
-        common: key and value of what is the same in every row.
-        notes: lines below the table.
-    """
-
-    headers: list[str]
-    rows: list[list[str]]
-    numeric: set[str] = field(default_factory=set)
-    optional: tuple[str, ...] = ()
-    common: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-# Settings -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A key of `--set`: its value as one would type it, and what it means."""
-
-    key: str
-    value: str
-    doc: str
-
-
-def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
-    """The settings of a configuration and of its parts, in order of declaration."""
-    docs = field_docs(type(config))
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        yield Setting(prefix + item.name, setting_text(value), docs.get(item.name, ""))
-        if dataclasses.is_dataclass(value):
-            yield from settings(value, f"{prefix}{item.name}.")
-
-
-def setting_text(value: Any) -> str:
-    """A value in the form in which `--set` takes it."""
-    if dataclasses.is_dataclass(value):
-        return kind_of(type(value))
-    if isinstance(value, (tuple, list)):
-        return ",".join(setting_text(item) for item in value)
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
-
-
-def settings_texts(encoded: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Stored settings (`kdsim.config.encode`) as key and text of `--set`."""
-    texts: dict[str, str] = {}
-    for key, value in encoded.items():
-        if key in MARKS:
-            continue
-        if isinstance(value, Mapping):
-            texts[prefix + key] = str(value.get(CLASS, "?"))  # "?" where the file says something else than kdsim wrote
-            texts |= settings_texts(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            texts[prefix + key] = setting_text(
-                [item.get(CLASS, "?") if isinstance(item, Mapping) else item for item in value]
-            )
-        else:
-            texts[prefix + key] = setting_text(value)
-    return texts
-
-
-def changed_settings(encoded: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """Stored settings as KEY=VALUE; with `defaults`, those that differ."""
-    usual = settings_texts(defaults or {})
-    return tuple(f"{key}={text}" for key, text in settings_texts(encoded).items() if usual.get(key) != text)
-
-
-def settings_line(encoded: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> str:
-    """The same in one line."""
-    return " ".join(changed_settings(encoded, defaults)) or "all at their defaults"
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """Field name to its text in the "Attributes:" section of the class docstring, base classes included."""
-    docs: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        _, _, section = (base.__doc__ or "").partition("Attributes:\n")
-        for line in section.splitlines():
-            if not line.strip():
-                continue
-            if entry := re.match(r"^ {8}(\w+(?:, \w+)*): (.*)", line):
-                names = entry[1].split(", ")
-                docs |= dict.fromkeys(names, entry[2].strip())
-            elif line.startswith(" " * 12):
-                docs |= {name: f"{docs[name]} {line.strip()}" for name in names}
-            else:
-                break
-    return docs
-
-
-def summary_line(cls: type) -> str:
-    """First line of a class's docstring."""
-    return (cls.__doc__ or "").strip().split("\n")[0]
 
 
 # Results --------------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
-"""Tables as text: for a terminal or a pipe, Markdown, and LaTeX (booktabs). No cell is ever cut."""
+"""Tables, and their text: for a terminal or a pipe, Markdown, and LaTeX (booktabs). No cell is ever cut."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from rich.cells import cell_len
 
 from kdsim.plain_text import folded, one_line, printable
-from kdsim.study.report import Table
 
 TEXT_MINIMUM = 16
 """Characters below which a column of text is not folded."""
@@ -22,6 +22,25 @@ _LATEX = str.maketrans(
         ">": r"$>$", "`": "{}`",
     }
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headers, rows of text, and what holds for all rows.
+
+    Attributes:
+        numeric: headers of the columns that are set flush right.
+        optional: headers of the columns that a narrow terminal can do without, first to go first.
+        common: key and value of what is the same in every row.
+        notes: lines below the table.
+    """
+
+    headers: list[str]
+    rows: list[list[str]]
+    numeric: set[str] = field(default_factory=set)
+    optional: tuple[str, ...] = ()
+    common: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 # Terminals and pipes ------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import torch
 from kdsim.measure.comparison import RankCorrelation, differences, rank_correlation
 from kdsim.results.rows import COMPUTATION, TEACHER, TRAINING
 from kdsim.study import deviation_report
-from kdsim.study.report import Row, Table, computation_tables, interval_text, number, plus_minus, training_table
+from kdsim.study.report import Row, computation_tables, interval_text, number, plus_minus, training_table
+from kdsim.study.table_text import Table
 
 BASELINE = "deterministic"
 """Students of other teachers, and of none, are compared with its students."""

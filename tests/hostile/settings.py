@@ -14,7 +14,7 @@ from kdsim.claims import CLAIMS
 from kdsim.config import by_name
 from kdsim.problems import PROBLEMS
 from kdsim.studies import STUDIES
-from kdsim.study.report import settings
+from kdsim.study.settings import settings
 
 TINY = str(Path(tiny_study.__file__))
 SMALL = {

@@ -23,7 +23,7 @@ from kdsim.studies.teacher_kinds import TeacherStudy
 from kdsim.studies.teacher_sweeps import part_of
 from kdsim.study import runner, teacher_report
 from kdsim.study.packs import cells_of
-from kdsim.study.report import settings
+from kdsim.study.settings import settings
 from kdsim.teachers import TEACHERS
 from kdsim.teachers.kinds import KINDS, teacher_of
 from kdsim.trainer import ImageNetwork, StudentTrainer, Teacher

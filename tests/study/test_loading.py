@@ -15,8 +15,9 @@ from kdsim.results.store import Store, read_study
 from kdsim.studies import STUDIES, NoiseSweep
 from kdsim.study import runner
 from kdsim.study.base import Study
-from kdsim.study.loading import figure_reference, find, load, parse_settings, stored_run, study_of_file
+from kdsim.study.loading import figure_reference, find, load, stored_run, study_of_file
 from kdsim.study.packs import cells_of
+from kdsim.study.settings import parse_settings
 
 KNOWN = by_name(STUDIES)
 TINY = Path(tiny_study.__file__)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from kdsim.plain_text import folded, one_line, printable
-from kdsim.study.report import Table
-from kdsim.study.table_text import latex, markdown, plain
+from kdsim.study.table_text import Table, latex, markdown, plain
 
 TABLE = Table(
     ["taught by", "|m - p|", "noise, %"],

@@ -17,7 +17,7 @@ from kdsim.studies import STUDIES, BNNAblation, TeacherKinds, Train
 from kdsim.study import runner
 from kdsim.study.base import Study
 from kdsim.study.packs import cells_of
-from kdsim.study.report import settings
+from kdsim.study.settings import settings
 from kdsim.study.stored_configs import on_device
 from kdsim.study.trainings import Training, warn_of_emulation
 from kdsim.teachers import Deterministic
