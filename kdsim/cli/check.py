@@ -7,9 +7,9 @@ from pathlib import Path
 
 import typer
 
-from kdsim.cli import console
+from kdsim.cli import console, paths
 from kdsim.cli.codes import ExitCode
-from kdsim.cli.run import Json, Out
+from kdsim.cli.options import Json, Out
 from kdsim.plain_text import one_line
 
 LISTED = 20
@@ -44,10 +44,11 @@ def check_results(out: Out = "results", as_json: Json = False) -> int:
     read = ", ".join(f"{count} {name}" for name, count in found.counts.items())
     kinds = Counter(finding.kind for finding in found.damaged)
     wrong = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    console.say(f"{out}: read {read}; {wrong or 'nothing is damaged'}")
+    console.say(f"{paths.shown(out)}: read {read}; {wrong or 'nothing is damaged'}")
     return ExitCode.FAILED if wrong else ExitCode.DONE
 
 
-def register(app: typer.Typer) -> None:
+def register(app: typer.Typer, panel: str) -> None:
     """Add the command."""
-    app.command("check-results", short_help="Verify everything in a results folder.")(check_results)
+    short = "Verify everything in a results folder."
+    app.command("check-results", short_help=short, rich_help_panel=panel)(check_results)

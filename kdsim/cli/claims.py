@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdsim import __version__
-from kdsim.cli import console
+from kdsim.cli import completion, console, paths
 from kdsim.cli.codes import ExitCode
-from kdsim.cli.run import DataDir, ExecutorName, How, Json, Out, Rerun, Scheduler, Stopped, Workers, use_data
+from kdsim.cli.options import DataDir, ExecutorName, Json, Out, Quick, Rerun, Scheduler, Workers
+from kdsim.cli.run import How, Stopped, use_data
 from kdsim.config import ConfigError, choose, error_line
 from kdsim.plain_text import folded
 
@@ -30,18 +31,28 @@ DPI = 110
 
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="NAME", help="this claim alone; more names may follow, with or without --only"),
+    typer.Option(
+        "--only",
+        metavar="NAME",
+        help="this claim alone; more names may follow, with or without --only",
+        autocompletion=completion.names("claims"),
+    ),
 ]
 
 
 def verify_claims(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="these claims alone, as with --only", show_default=False),
+        typer.Argument(
+            metavar="NAME",
+            help="these claims alone, as with --only",
+            show_default=False,
+            autocompletion=completion.names("claims"),
+        ),
     ] = None,
     only: Only = None,
     out: Out = "results",
-    quick: Annotated[bool, typer.Option("--quick", help="smaller studies: minutes instead of hours")] = False,
+    quick: Quick = False,
     data_dir: DataDir = None,
     executor: ExecutorName = "local",
     scheduler: Scheduler = None,
@@ -53,7 +64,7 @@ def verify_claims(
 
     The ledger says of each claim whether it holds, holds under conditions, or does not hold here, by a rule that was
     fixed beforehand (docs/claims.md), with effect, 95 % interval, replicas and cost. It is written to
-    DIR/claims/claims.md, claims.json and claims.html, figures included.
+    DIR/claims/claims.md, claims.json and claims.html, figures included. With --quick it takes minutes, else hours.
 
     \b
     Examples:
@@ -159,9 +170,10 @@ def _print(findings: Sequence[Finding], files: Sequence[Path]) -> None:
         console.say(*folded(line, console.line_width(), hanging=indent + 2), sep="\n")
     console.say()
     for file in files:
-        console.say(f"report   {file}")
+        console.say(f"report   {paths.shown(file)}")
 
 
-def register(app: typer.Typer) -> None:
+def register(app: typer.Typer, panel: str) -> None:
     """Add the command."""
-    app.command("verify-claims", short_help="The papers' claims, judged one by one.")(verify_claims)
+    short = "The papers' claims, judged one by one."
+    app.command("verify-claims", short_help=short, rich_help_panel=panel)(verify_claims)

@@ -16,8 +16,8 @@ from kdsim.plain_text import one_line
 if TYPE_CHECKING:
     from kdsim.results.store import StudyResults
     from kdsim.study.base import Study
-    from kdsim.study.report import Table
     from kdsim.study.runner import Progress
+    from kdsim.study.table_text import Table
 
 LONGEST = 5000
 """Characters of a line."""

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Annotated
 
 import typer
 
-from kdsim.cli import console, paths
+from kdsim.cli import completion, console
 from kdsim.cli.codes import ExitCode
+from kdsim.cli.options import DataDir
+from kdsim.cli.run import use_data
 from kdsim.config import ConfigError
 from kdsim.plain_text import one_line
 
-data = typer.Typer(
+commands = typer.Typer(
     help="Image data sets in a folder of yours. Nothing is downloaded unless you ask for it.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
 
-Folder = Annotated[
-    str | None,
-    typer.Option(
-        "--data-dir",
-        metavar="DIR",
-        envvar="KDSIM_DATA",
-        help="the data folder",
-        callback=paths.option("--data-dir"),
-    ),
-]
 
-
-@data.command("check", short_help="What the data folder holds.")
-def check_folder(data_dir: Folder = None) -> int:
+@commands.command("check", short_help="What the data folder holds.")
+def check_folder(data_dir: DataDir = None) -> int:
     """Data sets in the folder, in the order of preference of the readers; archives are checked against their digests.
 
     The exit code is 2 if one of them cannot be used.
     """
     from kdsim.data import check
 
-    findings = check(_folder(data_dir))
+    data_dir = _folder(data_dir)
+    findings = check(data_dir)
     for finding in findings:
         console.say(one_line(str(finding)))
     if not findings:
@@ -50,10 +43,18 @@ def check_folder(data_dir: Folder = None) -> int:
     return ExitCode.DONE
 
 
-@data.command("fetch", short_help="Download an official archive.")
+@commands.command("fetch", short_help="Download an official archive.")
 def fetch_archive(
-    name: Annotated[str, typer.Argument(metavar="cifar10|cifar100", help="the data set", show_default=False)],
-    data_dir: Folder = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="cifar10|cifar100",
+            help="the data set",
+            show_default=False,
+            autocompletion=completion.words("cifar10", "cifar100"),
+        ),
+    ],
+    data_dir: DataDir = None,
     kind: Annotated[str, typer.Option("--kind", metavar="K", help="python or binary archive")] = "python",
 ) -> None:
     """Download an official archive into the data folder and check its digest; goes on where it was interrupted."""
@@ -63,9 +64,10 @@ def fetch_archive(
 
 
 def _folder(data_dir: str | None) -> str:
-    if not data_dir:
+    use_data(data_dir)
+    if not os.environ.get("KDSIM_DATA"):
         raise ConfigError("--data-dir (or the environment variable KDSIM_DATA) must name the data folder")
-    return data_dir
+    return os.environ["KDSIM_DATA"]
 
 
 class _Progress:
@@ -85,3 +87,10 @@ class _Progress:
         whole = f" of {total / 1e6:,.0f}" if total else ""
         left = f", {console.duration((total - done) / rate)} left" if total and rate > 0 else ""
         console.note(f"{self.name}: {done / 1e6:,.0f}{whole} MB, {rate / 1e6:.2g} MB/s{left}")
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    app.add_typer(
+        commands, name="data", short_help="Image data sets: check a folder, fetch archives.", rich_help_panel=panel
+    )

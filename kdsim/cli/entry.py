@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import TextIO
 
+COMPLETE = "_KDSIM_COMPLETE"
+"""Environment variable with which a shell asks what may come next; typer answers."""
 TRACEBACK = "KDSIM_TRACEBACK"
 """Environment variable: whether an error is Python's traceback instead of a line."""
 _OF_SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG}
@@ -74,11 +76,23 @@ def _run(arguments: Sequence[str] | None, stdout: TextIO, told: list[int]) -> in
         return ExitCode.UNREAD
     if isinstance(failure, KeyboardInterrupt) or (failure is not None and told):
         return _interrupted()
+    if isinstance(failure, SystemExit) and _is_of_typer(failure):  # it answered a shell, or installed its completion
+        code, failure = failure.code, None
+    if failure is not None and os.environ.get(COMPLETE):  # a line would stand in the command that is being typed
+        return ExitCode.FAILED
     if failure is not None:
         return _failed(failure, wants_traceback)
     if code == ExitCode.INTERRUPTED:  # what typer makes of a KeyboardInterrupt
         return _interrupted()
     return code if isinstance(code, int) else ExitCode.DONE
+
+
+def _is_of_typer(error: BaseException) -> bool:
+    """Whether typer itself raised it, rather than what a command calls."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] == "typer"
 
 
 def _failed(error: BaseException, wants_traceback: bool) -> int:

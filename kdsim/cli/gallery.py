@@ -7,15 +7,22 @@ from typing import Annotated
 
 import typer
 
-from kdsim.cli import console, paths
+from kdsim.cli import completion, console, paths
 from kdsim.cli.codes import ExitCode
-from kdsim.cli.run import Out, tables_of
+from kdsim.cli.options import Out
+from kdsim.cli.run import tables_of
 from kdsim.config import ConfigError, by_name, choose, error_line
 
 
 def gallery(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[STUDY]...", help="studies; all that are stored if none is given")
+        list[str] | None,
+        typer.Argument(
+            metavar="STUDY",
+            help="studies; all that are stored if none is given",
+            show_default=False,
+            autocompletion=completion.names("studies"),
+        ),
     ] = None,
     out: Out = "results",
     to: Annotated[
@@ -48,13 +55,13 @@ def gallery(
             figure, failed = _figure(results, folder)
             code = max(code, failed)
             sections.append(pages.section(exhibit, figure, tables_of(results.records, results)))
-            console.note(f"{results.name}: {results.folder}")
+            console.note(f"{results.name}: {paths.shown(results.folder)}")
         with temporary_beside(folder / "README.md") as file:
             file.write_text(pages.page(sections), encoding="utf-8")
             file.replace(folder / "README.md")
     except OSError as error:
         raise ConfigError(f"--to = {to!r} cannot be written: {error.strerror}") from None
-    console.say(folder / "README.md")
+    console.say(paths.shown(folder / "README.md"))
     return code
 
 
@@ -73,6 +80,6 @@ def _figure(results, folder: Path) -> tuple[str | None, int]:
         return None, ExitCode.FAILED
 
 
-def register(app: typer.Typer) -> None:
+def register(app: typer.Typer, panel: str) -> None:
     """Add the command."""
-    app.command("gallery", short_help="Write a page of stored studies.")(gallery)
+    app.command("gallery", short_help="Write a page of stored studies.", rich_help_panel=panel)(gallery)

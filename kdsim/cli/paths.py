@@ -6,8 +6,27 @@ import errno
 import os
 from collections.abc import Callable
 
-from kdsim import setting_texts
-from kdsim.config import ConfigError, shown
+from kdsim import config, setting_texts
+from kdsim.config import ConfigError
+
+_typed: dict[str, str] = {}
+"""What the user typed, by the absolute path that it became."""
+
+
+def forget() -> None:
+    """A new command begins: what was typed before is another folder's."""
+    _typed.clear()
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as it is printed for people: as the user typed it, or what it lies in."""
+    text = os.fspath(path)
+    for place, typed in sorted(_typed.items(), key=lambda item: -len(item[0])):
+        if text == place:
+            return typed
+        if text.startswith(place.rstrip(os.sep) + os.sep):
+            return os.path.join(typed, text[len(place) :].lstrip(os.sep))
+    return text
 
 
 def absolute(what: str, text: str) -> str:
@@ -23,14 +42,15 @@ def absolute(what: str, text: str) -> str:
         path = setting_texts.path(text).absolute()
         os.lstat(path)
     except FileNotFoundError as error:
-        if error.filename is not None:
-            return str(path)
-        raise ConfigError(f"{what} = {shown(text)} is in the working directory, which was removed") from None
+        if error.filename is None:
+            raise ConfigError(f"{what} = {config.shown(text)} is in the working directory, which was removed") from None
     except ValueError as error:
-        raise ConfigError(f"{what} = {shown(text)} is not allowed: {error}") from None
+        raise ConfigError(f"{what} = {config.shown(text)} is not allowed: {error}") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise ConfigError(f"{what} = {shown(text)} is not allowed: must be shorter ({error.strerror})") from None
+            why = f"must be shorter ({error.strerror})"
+            raise ConfigError(f"{what} = {config.shown(text)} is not allowed: {why}") from None
+    _typed[str(path)] = text
     return str(path)
 
 
@@ -53,8 +73,12 @@ def options(name: str) -> Callable[[list[str] | None], list[str] | None]:
 
 
 def target(text: str) -> str:
-    """Typer's callback of an argument that is a name or a path, which ends in `.py` or begins with `~`."""
-    return absolute("NAME|FILE", text) if text.endswith(".py") or text.startswith("~") else text
+    """Typer's callback of an argument that is a name, a folder, or a path that ends in `.py` or begins with `~`."""
+    if text.endswith(".py") or text.startswith("~"):
+        return absolute("NAME|FILE", text)
+    if os.sep in text:
+        _typed[os.path.abspath(text)] = text
+    return text
 
 
 def scheduler(text: str | None) -> str | None:

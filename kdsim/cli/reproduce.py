@@ -11,13 +11,14 @@ import typer
 
 from kdsim.cli import console, paths
 from kdsim.cli.codes import ExitCode
-from kdsim.cli.run import DataDir, Json, Stopped, use_data
+from kdsim.cli.options import DataDir, Device, Engine, Json
+from kdsim.cli.run import Stopped, use_data
 from kdsim.config import ConfigError, require_count
-from kdsim.plain_text import one_line
+from kdsim.plain_text import counted, one_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
-    from kdsim.study.report import Table
     from kdsim.study.reproduce import Reproduction
+    from kdsim.study.table_text import Table
 
 LISTED = 8
 """Lines of what is another now."""
@@ -50,10 +51,8 @@ def reproduce(
             callback=paths.options("--study"),
         ),
     ] = None,
-    engine: Annotated[
-        str | None, typer.Option("--engine", metavar="E", help="run simulated cells on this engine instead")
-    ] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="D", help="run on this device instead")] = None,
+    engine: Engine = None,
+    device: Device = None,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -76,8 +75,9 @@ def reproduce(
 
     Identical is promised on the same engine, processor and versions, on a CPU; there every difference is one. The
     random numbers are the same as before, so elsewhere results should differ by far less than a standard error. Nothing
-    is written to RESULTS_DIR, and nothing in it is executed: cells of a study file need --study. The exit code is 0 if
-    all cells that were checked agree, and 1 if one differs or is damaged.
+    is written to RESULTS_DIR, and nothing in it is executed: cells of a study file need --study. With --engine
+    simulated cells run on another engine than they did, with --device all on another device. The exit code is 0 if all
+    cells that were checked agree, and 1 if one differs or is damaged.
 
     \b
     Examples:
@@ -120,10 +120,10 @@ def reproduce(
     else:
         console.print_table(_table(found))
         for why, count in Counter(v.why for v in found.verdicts if v.verdict == NOT_CHECKED).items():
-            console.say(f"not checked, {_cells(count)}: {one_line(why)}")
+            console.say(f"not checked, {counted(count, 'cell')}: {one_line(why)}")
         console.say(_summary(found))
         if keep is not None:
-            console.say(f"rerun    {keep}")
+            console.say(f"rerun    {paths.shown(keep)}")
     return ExitCode.DONE if found.agrees else ExitCode.FAILED
 
 
@@ -159,14 +159,10 @@ def _new_folder(keep: Path, stored: Path) -> Path:
     return keep
 
 
-def _cells(count: int) -> str:
-    return f"{count} cell{'s' * (count != 1)}"
-
-
 def _table(found: Reproduction) -> Table:
     from kdsim.study.agreement import LEVEL
-    from kdsim.study.report import Table
     from kdsim.study.reproduce import NOT_CHECKED
+    from kdsim.study.table_text import Table
 
     rows = [
         [
@@ -191,7 +187,7 @@ def _table(found: Reproduction) -> Table:
             "be far below a standard error: one that is not is a reason to look, even within the limit."
         )
     shown = sorted(found.differences.items(), key=lambda item: -item[1])
-    notes += [f"another now, {_cells(count)}: {line}" for line, count in shown[:LISTED]]
+    notes += [f"another now, {counted(count, 'cell')}: {line}" for line, count in shown[:LISTED]]
     if len(shown) > LISTED:
         notes.append(f"... and {len(shown) - LISTED} more: --json has all")
     return Table(headers, rows, numeric={"difference", "|z|"}, notes=notes)
@@ -201,7 +197,8 @@ def _summary(found: Reproduction) -> str:
     from kdsim.study.reproduce import VERDICTS
 
     counts = Counter(verdict.verdict for verdict in found.verdicts)
-    return f"{_cells(len(found.verdicts))}: " + ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+    verdicts = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+    return f"{counted(len(found.verdicts), 'cell')}: {verdicts}"
 
 
 def _content(found: Reproduction, folder: str, keep: str | None, sample: tuple[int | None, int]) -> dict[str, Any]:
@@ -221,6 +218,6 @@ def _content(found: Reproduction, folder: str, keep: str | None, sample: tuple[i
     }
 
 
-def register(app: typer.Typer) -> None:
+def register(app: typer.Typer, panel: str) -> None:
     """Add the command."""
-    app.command("reproduce", short_help="Run stored cells again and compare.")(reproduce)
+    app.command("reproduce", short_help="Run stored cells again and compare.", rich_help_panel=panel)(reproduce)

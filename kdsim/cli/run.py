@@ -1,4 +1,4 @@
-"""What the commands that run something share: their options, the run itself, its table and its figure."""
+"""The command `kdsim run-study`, and what all that run something share: the run itself, its table and its figure."""
 
 from __future__ import annotations
 
@@ -6,68 +6,39 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from kdsim.cli import console, paths
 from kdsim.cli.codes import ExitCode
+from kdsim.cli.options import (
+    BlockReplicas,
+    DataDir,
+    Device,
+    Engine,
+    ExecutorName,
+    Json,
+    Out,
+    Quick,
+    Repair,
+    Replicas,
+    Rerun,
+    Scheduler,
+    Seed,
+    Set,
+    Target,
+    Workers,
+)
 from kdsim.config import ConfigError, by_name, choose, error_line
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
     from kdsim.results.store import StudyResults
     from kdsim.study.base import Study
     from kdsim.study.executors import Executor
-    from kdsim.study.report import Table
+    from kdsim.study.table_text import Table
 
 FORMATS = ("png", "pdf", "svg")
-
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="set a key of the study; may be repeated")
-]
-Out = Annotated[str, typer.Option("--out", metavar="DIR", help="results folder", callback=paths.option("--out"))]
-Quick = Annotated[bool, typer.Option("--quick", help="a small version that ends within seconds")]
-Replicas = Annotated[str | None, typer.Option("--replicas", metavar="N", help="independent runs of each cell")]
-Seed = Annotated[str | None, typer.Option("--seed", metavar="N", help="seed of the pool and of all randomness")]
-Device = Annotated[str | None, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1")]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
-DataDir = Annotated[
-    str | None,
-    typer.Option(
-        "--data-dir",
-        metavar="DIR",
-        help="folder of real images; else KDSIM_DATA",
-        callback=paths.option("--data-dir"),
-    ),
-]
-
-
-ExecutorName = Annotated[
-    str, typer.Option("--executor", metavar="E", help="local (this process) or dask (workers, here or on a cluster)")
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="of a dask scheduler, tcp://HOST:8786 or its file; else local",
-        callback=paths.scheduler,
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option("--workers", metavar="N", help="processes of a local dask cluster; else one a core")
-]
-BlockReplicas = Annotated[
-    int | None,
-    typer.Option("--block-replicas", metavar="N", help="replicas simulated at a time, 65536, with dask 1024"),
-]
-Repair = Annotated[
-    bool, typer.Option("--repair", help="move damaged files to DIR/damaged and run again what they held")
-]
-Rerun = Annotated[
-    bool, typer.Option("--rerun", help="run again what another source of kdsim computed; old results move aside")
-]
-
 
 @dataclass(frozen=True)
 class How:
@@ -115,13 +86,42 @@ class How:
             yield executor
 
 
+def run_study(
+    target: Target,
+    settings: Set = None,
+    out: Out = "results",
+    quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    device: Device = None,
+    engine: Engine = None,
+    data_dir: DataDir = None,
+    executor: ExecutorName = "local",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    block_replicas: BlockReplicas = None,
+    repair: Repair = False,
+    rerun: Rerun = False,
+    as_json: Json = False,
+) -> int:
+    """Simulate a study, or what is not yet stored of it; then its table and its figure.
+
+    A study file (.py) is Python and is executed: run only files that you trust. Values of --set are parsed by the type
+    of their key and never evaluated, and nothing in a data folder or a results folder is executed.
+    """
+    use_data(data_dir)
+    given = settings_of(settings, replicas=replicas, seed=seed, device=device, engine=engine)
+    how = How(executor, scheduler, workers, block_replicas, repair, rerun)
+    return run(load_study(target, given, quick), out, as_json, how)
+
+
 class Stopped(Exception):
     """A run was interrupted and saved what it had; the message says how to go on."""
 
 
 def settings_of(texts: list[str] | None, **options: str | None) -> dict[str, str]:
     """`--set` and the options that are short for one."""
-    from kdsim.study.loading import parse_settings
+    from kdsim.study.settings import parse_settings
 
     return parse_settings([*(texts or []), *(f"{key}={text}" for key, text in options.items() if text is not None)])
 
@@ -193,18 +193,20 @@ def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
         return code
     spent = f"{result.replica_steps:,} replica-steps in {console.duration(result.engine_seconds)}"
     console.say(f"\n{spent}" if result.replica_steps else "\nnothing to simulate: all cells were stored")
-    console.say(f"results  {result.folder}")
+    console.say(f"results  {paths.shown(result.folder)}")
     for file in figures:
-        console.say(f"figure   {file}")
+        console.say(f"figure   {paths.shown(file)}")
     return code
 
 
 def tables_of(rows: Sequence[dict[str, Any]], stored: StudyResults) -> list[Table]:
     """The tables of a study."""
-    from kdsim.study import group_report, report, teacher_report
+    from kdsim.study import report
 
     if rows[0].get("kind") is None:
         return [report.explained(report.results_table(rows))]
+    from kdsim.study import group_report, teacher_report
+
     long_tailed = len(group_report.grouped(rows)) == len(rows)  # what the table of trainings has is then in the others
     found = [] if long_tailed else teacher_report.tables(rows, stored.replicas)
     return [report.explained(table) for table in found + group_report.tables(rows)]
@@ -218,9 +220,11 @@ def print_results(rows: Sequence[dict[str, Any]], stored: StudyResults) -> None:
 
 def comparisons(rows: Sequence[dict[str, Any]], stored: StudyResults) -> dict[str, Any]:
     """What a study with teachers compares, for JSON; nothing for others."""
+    if rows[0].get("kind") is None:
+        return {}
     from kdsim.study import teacher_report
 
-    if rows[0].get("kind") is None or not teacher_report.teachers_of(rows):
+    if not teacher_report.teachers_of(rows):
         return {}
     return {
         "comparisons": teacher_report.comparisons(rows, stored.replicas),
@@ -235,5 +239,11 @@ def draw(function: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[l
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # a study file's own function can raise anything
-        console.note(f"warning: no figure, {error_line(failure)}; the results are in {stored.folder}")
+        console.note(f"warning: no figure, {error_line(failure)}; the results are in {paths.shown(stored.folder)}")
         return [], ExitCode.FAILED
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the command."""
+    short = "Simulate a study, or what is not yet stored of it."
+    app.command("run-study", short_help=short, rich_help_panel=panel)(run_study)

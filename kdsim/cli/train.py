@@ -7,35 +7,48 @@ from typing import Annotated
 
 import typer
 
-from kdsim.cli.run import (
-    DataDir,
-    Device,
-    How,
-    Json,
-    Out,
-    Quick,
-    Repair,
-    Replicas,
-    Rerun,
-    Seed,
-    Set,
-    load_study,
-    run,
-    settings_of,
-    use_data,
-)
+from kdsim.cli import completion
+from kdsim.cli.options import DataDir, Device, Json, Out, Quick, Repair, Replicas, Rerun, Seed, Set
+from kdsim.cli.run import How, load_study, run, settings_of, use_data
 
-Data = Annotated[str | None, typer.Option("--data", metavar="D", help="cifar10, cifar10h, cifar100 or known-images")]
-RecipeName = Annotated[str | None, typer.Option("--recipe", metavar="R", help="crd, bayesian-kd or plain")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="D",
+        help="cifar10, cifar10h, cifar100 or known-images",
+        autocompletion=completion.words("cifar10", "cifar10h", "cifar100", "known-images"),
+    ),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", metavar="R", help="crd, bayesian-kd or plain", autocompletion=completion.names("recipes")
+    ),
+]
 Epochs = Annotated[str | None, typer.Option("--epochs", metavar="N", help="instead of the recipe's")]
 
 
 def train(
-    network: Annotated[str, typer.Argument(metavar="NETWORK", help="for example wrn-16-2", show_default=False)],
+    network: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK",
+            help="for example wrn-16-2, see list networks",
+            show_default=False,
+            autocompletion=completion.names("networks"),
+        ),
+    ],
     data: Data = None,
     data_dir: DataDir = None,
     supervision: Annotated[
-        str | None, typer.Option("--supervision", metavar="S", help="see list-supervisions; one-hot is the labels")
+        str | None,
+        typer.Option(
+            "--supervision",
+            metavar="S",
+            help="see list supervisions; one-hot is the labels",
+            autocompletion=completion.names("supervisions", "teachers"),
+        ),
     ] = None,
     recipe: RecipeName = None,
     epochs: Epochs = None,
@@ -67,9 +80,30 @@ def train(
 
 
 def distill(
-    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="a network", show_default=False)],
-    student: Annotated[str, typer.Argument(metavar="STUDENT", help="a network", show_default=False)],
-    loss: Annotated[str | None, typer.Option("--loss", metavar="L", help="kd, dkd, dist, ttm, wttm, ...")] = None,
+    teacher: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEACHER",
+            help="a network, see list networks",
+            show_default=False,
+            autocompletion=completion.names("networks"),
+        ),
+    ],
+    student: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDENT",
+            help="a network, see list networks",
+            show_default=False,
+            autocompletion=completion.names("networks"),
+        ),
+    ],
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss", metavar="L", help="kd, dkd and so on, see list losses", autocompletion=completion.names("losses")
+        ),
+    ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="the loss's published settings for this pair of networks")
     ] = False,
@@ -113,14 +147,14 @@ def distill(
 def published_settings(teacher: str, student: str, loss: str) -> dict[str, str]:
     """The published settings of a loss for a pair, as texts of `--set`."""
     from kdsim.losses import preset
-    from kdsim.study.report import setting_text
+    from kdsim.study.settings import setting_text
 
     found = preset(f"{teacher} to {student}", loss)
     fields = {f"loss.{item.name}": setting_text(getattr(found, item.name)) for item in dataclasses.fields(found)}
     return {"loss": found.name, **fields}
 
 
-def register(app: typer.Typer) -> None:
+def register(app: typer.Typer, panel: str) -> None:
     """Add the commands."""
-    app.command("train", short_help="Train a network on images.")(train)
-    app.command("distill", short_help="Train a network taught by another.")(distill)
+    app.command("train", short_help="Train a network on images.", rich_help_panel=panel)(train)
+    app.command("distill", short_help="Train a network taught by another.", rich_help_panel=panel)(distill)

@@ -14,6 +14,7 @@ import types
 from pathlib import Path
 
 import lazy_loader
+import matplotlib.font_manager  # noqa: F401  makes folders in the home folder when it is first imported
 import pytest
 import tiny_study
 

@@ -16,9 +16,9 @@ import pytest
 import tiny_study
 
 from kdsim import __version__
-from kdsim.cli import app as commands
-from kdsim.cli import console, main, train
+from kdsim.cli import console, main, run, show, train
 from kdsim.cli.run import How
+from kdsim.config import ConfigError
 from kdsim.files import signed
 from kdsim.problems import PROBLEMS
 from kdsim.results.cells import STORE_VERSION
@@ -86,7 +86,7 @@ def test_run_study_for_people(here: Path, capsys: pytest.CaptureFixture[str], mo
             "one-hot",
             "halfway",
         ]
-        assert lines[-3].startswith(f"results  {here / 'results'}") and lines[-1].endswith("tiny.pdf")
+        assert lines[-3].startswith("results  results/tiny/") and lines[-1].endswith("tiny.pdf")
     assert "nothing to simulate" in captured.out
 
 
@@ -363,13 +363,15 @@ def test_an_unexpected_error_is_one_line_unless_asked(
 ) -> None:
     source = here / "mine.py"
     source.write_text(Path(TINY).read_text().replace("    samples: int = 64", "    def population(self, seed): 1 / 0"))
-    assert main(["predict", str(source)]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1
-    assert "ZeroDivisionError" in captured.err and "mine.py:" in captured.err and "KDSIM_TRACEBACK" in captured.err
+    for command in ("predict", "run-study"):  # nothing has run: it is the study file's fault
+        assert main([command, str(source)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1
+        assert "population of " in captured.err and "ZeroDivisionError" in captured.err and "mine.py:" in captured.err
     monkeypatch.setenv("KDSIM_TRACEBACK", "1")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ConfigError) as caught:
         main(["predict", str(source)])
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 def test_an_error_of_kdsim_itself_is_one_line_and_code_1(
@@ -380,7 +382,7 @@ def test_an_error_of_kdsim_itself_is_one_line_and_code_1(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug\nof kdsim")
 
-    monkeypatch.setattr(commands, "load_study", broken)
+    monkeypatch.setattr(show, "load_study", broken)
     assert main(["predict", TINY]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and "RuntimeError: a bug (" in captured.err
@@ -433,6 +435,10 @@ def test_extreme_settings_give_a_figure_without_warnings(
 # What is passed on ----------------------------------------------------------------------------------
 
 
+STARTING = (run, show, train)
+"""Modules of the commands that load a study."""
+
+
 class Heard(Exception):
     """What reached the code behind a command."""
 
@@ -443,13 +449,16 @@ def heard(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> tuple[str, d
     def load_study(target: str, settings: dict[str, str], quick: bool) -> None:
         raise Heard(target, settings, quick)
 
-    def stored_run(target: str, known: object, store: object, settings: dict[str, str], *, quick: bool) -> None:
+    def stored_run(
+        target: str, known: object, store: object, settings: dict[str, str], *, quick: bool = False
+    ) -> None:
         raise Heard(target, settings, quick)
 
     monkeypatch.setenv("KDSIM_TRACEBACK", "1")
-    for module in (commands, train):
+    for module in STARTING:
         monkeypatch.setattr(module, "load_study", load_study)
     monkeypatch.setattr("kdsim.study.loading.stored_run", stored_run)
+    monkeypatch.setattr("kdsim.results.runs.run_folder", lambda *given: stored_run(*given, {}))
     with pytest.raises(Heard) as found:
         main(arguments)
     return found.value.args
@@ -501,8 +510,8 @@ def test_options_reach_the_training(
 
 def test_options_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[object, ...]] = []
-    monkeypatch.setattr(commands, "load_study", lambda *_: "study")
-    monkeypatch.setattr(commands, "run", lambda *given: seen.append(given) or 0)
+    monkeypatch.setattr(run, "load_study", lambda *_: "study")
+    monkeypatch.setattr(run, "run", lambda *given: seen.append(given) or 0)
     dask = [
         "--executor",
         "dask",
@@ -538,8 +547,9 @@ def test_the_data_folder_is_where_the_option_says(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setenv("KDSIM_TRACEBACK", "1")
     monkeypatch.setenv("KDSIM_DATA", "elsewhere")
-    for module in (commands, train):
+    for module in STARTING:
         monkeypatch.setattr(module, "load_study", lambda *_: "study")
+    for module in (run, train):
         monkeypatch.setattr(module, "run", look)
     monkeypatch.setattr("kdsim.study.trainings.is_training", look)
     start = [command, "a", "b"][: 3 if command == "distill" else 2]

@@ -14,7 +14,7 @@ import tiny_study
 
 from kdsim.cli import console, main
 from kdsim.study import table_text
-from kdsim.study.report import Table
+from kdsim.study.table_text import Table
 
 TINY = Path(tiny_study.__file__)
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""What `kdsim show-study --cost` prints."""
+"""The commands `kdsim show-study` and `kdsim predict`: a study without a run."""
 
 from __future__ import annotations
 
@@ -6,34 +6,106 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdsim.cli import console
-from kdsim.config import ConfigError, require_count
+from kdsim.cli import console, paths
+from kdsim.cli.options import Csv, DataDir, Device, Engine, Json, Out, Quick, Replicas, Seed, Set, Target, one_format
+from kdsim.cli.run import load_study, settings_of, use_data
+from kdsim.config import ConfigError, encode, require_count
+from kdsim.plain_text import counted
 
 if TYPE_CHECKING:  # torch takes a second to import: commands import what they need
+    from kdsim.study import cost_table as costs
     from kdsim.study.base import Study
-    from kdsim.study.cost_table import Cost, StudyCost
-    from kdsim.study.report import Table
+    from kdsim.study.table_text import Table
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 """Of which the duration is told where --workers does not say how many."""
 
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
-CostOption = Annotated[
+Cost = Annotated[
     bool, typer.Option("--cost", help="core or GPU hours of each pack and training, from rates measured here")
 ]
-WorkersOption = Annotated[
+CostWorkers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="with --cost: duration on so many workers")
 ]
 
 
-def require_cost(workers: int | None) -> None:
-    """Refuse --workers without --cost."""
-    if workers is not None:
+def show_study(
+    target: Target,
+    settings: Set = None,
+    quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    device: Device = None,
+    engine: Engine = None,
+    data_dir: DataDir = None,
+    with_cost: Cost = False,
+    workers: CostWorkers = None,
+    out: Out = "results",
+) -> None:
+    """Settings with their meaning, cells with theory's numbers, and what a run would cost.
+
+    With --cost instead a table of core or GPU hours by pack and training, and what of them is stored in --out.
+    """
+    use_data(data_dir)
+    if workers is not None and not with_cost:
         raise ConfigError(f"--workers {workers} is not allowed without --cost")
+    given = settings_of(settings, replicas=replicas, seed=seed, device=device, engine=engine)
+    study = load_study(target, given, quick)
+    if with_cost:
+        return _print_cost(study, out, workers)
+    from kdsim.study import computations, packs, report, trainings
+    from kdsim.study.settings import settings as settings_in
+    from kdsim.study.settings import summary_line
+    from kdsim.study.table_text import Table
+
+    training = trainings.is_training(study)
+    rows = trainings.planned_rows(study) if training else packs.predicted_rows(study)
+    cost = trainings.estimate(study) if training else packs.estimate(study)
+    console.say(f"{study.name}: {getattr(study, 'summary', None) or summary_line(type(study).__doc__)}\n")
+    texts = [[setting.key, setting.value, setting.doc] for setting in settings_in(study)]
+    console.print_table(Table(["key of --set", "value", "meaning"], texts))
+    planned = computations.planned_rows(study) if training else []
+    if rows:
+        console.print_table(report.planned_table(rows) if training else report.cells_table(rows))
+    for table in report.computation_tables(planned):
+        console.print_table(table)
+    calls = counted(cost.packs, "training" if training else "engine call")
+    aside = f", not counting {counted(len(planned), 'computation')}" if planned else ""
+    seconds = console.duration(cost.seconds)
+    steps = counted(cost.replica_steps, "replica-step")
+    console.say(f"\n{counted(cost.cells, 'cell')} in {calls}, {steps}, about {seconds} here{aside}")
 
 
-def print_cost(study: Study, out: str, workers: int | None) -> None:
+def predict(
+    target: Target,
+    settings: Set = None,
+    quick: Quick = False,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Theory alone: gradient noise, bounds with their conditions, predicted floors."""
+    one_format(json=as_json, csv=as_csv)
+    study = load_study(target, settings_of(settings, replicas=replicas, seed=seed), quick)
+    from kdsim.study import packs, report, trainings
+
+    if trainings.is_training(study):
+        raise ConfigError(f"study {study.name!r} trains networks, of which theory predicts nothing: see show-study")
+    rows = packs.predicted_rows(study)
+    if as_json:
+        console.print_json({"study": study.name, "settings": encode(study), "rows": rows})
+    elif as_csv:
+        console.print_csv(rows)
+    else:
+        console.print_table(report.cells_table(rows))
+
+
+# What --cost prints ------------------------------------------------------------------------------
+
+
+def _print_cost(study: Study, out: str, workers: int | None) -> None:
     """Measure what a study costs, and print a table of it."""
     from kdsim.results.store import Store
     from kdsim.study.cost_table import study_cost
@@ -47,9 +119,9 @@ def print_cost(study: Study, out: str, workers: int | None) -> None:
         console.say(line)
 
 
-def _table(cost: StudyCost) -> Table:
+def _table(cost: costs.StudyCost) -> Table:
     from kdsim.study.cost_table import PROBES
-    from kdsim.study.report import Table
+    from kdsim.study.table_text import Table
 
     total = {on_gpu: sum(each.hours for each in cost.costs if each.on_gpu == on_gpu) for on_gpu in (False, True)}
     headers = ["pack or training", "cells", "replicas", "steps", "replica-steps/s", "hours", "share", "left", "disk"]
@@ -72,7 +144,7 @@ def _table(cost: StudyCost) -> Table:
     return Table(headers, rows, numeric={*headers[1:]}, notes=_notes(cost, PROBES))
 
 
-def _notes(cost: StudyCost, probes: int) -> list[str]:
+def _notes(cost: costs.StudyCost, probes: int) -> list[str]:
     from kdsim.study.provenance import hardware
 
     machine = hardware()
@@ -88,24 +160,25 @@ def _notes(cost: StudyCost, probes: int) -> list[str]:
     if cost.load > 0.75:
         notes.append(f"The load of this machine is {cost.load:.1f} a core: others use it, which makes rates lower.")
     if cost.not_counted:
-        notes.append(f"Not counted: {cost.not_counted} computation{'s' * (cost.not_counted > 1)}.")
+        notes.append(f"Not counted: {counted(cost.not_counted, 'computation')}.")
     return notes + [f"Not measured: {each.problem}" for each in cost.costs if each.problem]
 
 
-def _totals(cost: StudyCost, out: str) -> list[str]:
+def _totals(cost: costs.StudyCost, out: str) -> list[str]:
     lines = []
     for on_gpu, name in ((False, "core"), (True, "GPU")):
         if any(each.on_gpu == on_gpu for each in cost.costs):
             whole, left = (
                 "{} +- {}".format(*map(_hours, cost.hours(on_gpu, left=only_left))) for only_left in (False, True)
             )
-            stored = f", left {left} ({cost.stored} of {cost.cells} cells are stored in {out!r})" if cost.stored else ""
+            done = f"{cost.stored} of {counted(cost.cells, 'cell')} stored in {paths.shown(out)!r}"
+            stored = f", left {left} ({done})" if cost.stored else ""
             lines.append(f"{name} hours  {whole}{stored}")
     known = [each.bytes for each in cost.costs if each.bytes is not None]
     return lines + ([f"on disk     about {_bytes(sum(known))}"] if known else [])
 
 
-def _durations(cost: StudyCost, workers: int | None) -> list[str]:
+def _durations(cost: costs.StudyCost, workers: int | None) -> list[str]:
     unit = "GPU" if any(each.on_gpu for each in cost.costs) else "core"
     texts, last, most = [], None, 0
     for count in WORKERS if workers is None else (workers,):
@@ -118,7 +191,7 @@ def _durations(cost: StudyCost, workers: int | None) -> list[str]:
     return [f"duration    {', '.join(texts)} {'worker' if most == 1 else 'workers'} of one {unit}{left}"]
 
 
-def _rate(cost: Cost) -> str:
+def _rate(cost: costs.Cost) -> str:
     if not cost.rates:
         return ""
     half = (max(cost.rates) - min(cost.rates)) / 2
@@ -132,3 +205,9 @@ def _hours(hours: float) -> str:
 def _bytes(count: float) -> str:
     size, unit = next((count / size, unit) for size, unit in UNITS if count >= size or size == 1)
     return f"{size:,.0f} {unit}" if size >= 100 else f"{size:.2g} {unit}"
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    app.command("show-study", short_help="Settings with their meaning, cells, cost.", rich_help_panel=panel)(show_study)
+    app.command("predict", short_help="Theory without simulation: bounds, floors.", rich_help_panel=panel)(predict)
