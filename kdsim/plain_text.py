@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 
 def counted(count: int, noun: str) -> str:
@@ -32,3 +33,9 @@ def folded(text: str, width: int | None, hanging: int = 0) -> list[str]:
     indent = " " * hanging
     lines = textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return lines or [""]
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """The names with commas between them, of many the first and how many there are."""
+    first = ", ".join(map(one_line, names[:most]))
+    return first if len(names) <= most else f"{first}, ... ({len(names)})"

@@ -8,7 +8,22 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kdsim import __version__
-from kdsim.cli import check, claims, console, data, export, gallery, lists, paths, reproduce, results, run, show, train
+from kdsim.cli import (
+    check,
+    claims,
+    columns,
+    console,
+    data,
+    export,
+    gallery,
+    lists,
+    paths,
+    reproduce,
+    results,
+    run,
+    show,
+    train,
+)
 from kdsim.config import choose
 
 HELP = """Simulate SGD that learns from Bayes class probabilities (BCP) and hold it against its theory.
@@ -99,6 +114,7 @@ run.register(app, STUDIES)
 train.register(app, NETWORKS)
 results.register(app, RESULTS)
 gallery.register(app, RESULTS)
+columns.register(app, RESULTS)
 check.register(app, RESULTS)
 reproduce.register(app, RESULTS)
 claims.register(app, PAPERS)

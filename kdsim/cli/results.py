@@ -101,8 +101,7 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
     Only a study file, and settings, which choose among the runs of a study, need the study's class, which takes torch.
     """
     from kdsim.cli.lists import KINDS
-    from kdsim.results.provenance import changed_files, other_sources
-    from kdsim.results.runs import run_folder
+    from kdsim.results.runs import notes, run_folder
     from kdsim.results.store import Store, read_study
     from kdsim.study.settings import settings_line
 
@@ -119,15 +118,10 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
     usual = {item.key: item.value for item in studies[stored.name].settings()} if stored.name in studies else {}
     line = settings_line(stored.settings, usual)
     console.note(f"{paths.shown(stored.folder)}, {stored.info['date'][:16]} UTC, settings: {line}")
-    for failure in stored.info.get("failures", []):
-        console.note(f"not in this table: {failure}")
-    if (others := other_sources(stored.records)) is not None:
-        console.note(others)
-    changed = changed_files(stored.cells.values())
+    for line in notes(stored):
+        console.note(line)
     if target.endswith(".py") and stored.settings.get(SOURCE) != _source(target):
-        changed.insert(0, f"the source of {stored.name}")
-    if changed:
-        console.note(f"{', '.join(changed)} changed since: these results are of before")
+        console.note(f"the source of {stored.name} changed since: these results are of before")
     return stored
 
 

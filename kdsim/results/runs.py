@@ -1,13 +1,17 @@
-"""Which stored run is meant by the name of a study, or by a folder."""
+"""The stored runs of studies: which one is meant, and what there is to know of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kdsim.config import unknown_name
-from kdsim.results.store import STUDY_FILE, Store
+from kdsim.plain_text import listed
+from kdsim.results.provenance import changed_files, other_sources
+from kdsim.results.rows import unknown_columns
+from kdsim.results.store import STUDY_FILE, Store, StudyResults
 
 
 def run_folder(target: str, known: Iterable[str], store: Store) -> Path:
@@ -41,3 +45,25 @@ def _can_exist(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def notes(stored: StudyResults) -> Iterator[str]:
+    """What there is to know of a stored run beside its table, a line each."""
+    for failure in stored.info.get("failures", []):
+        yield f"not in this table: {failure}"
+    yield from notes_on_rows(stored.records)
+    if changed := changed_files(stored.cells.values()):
+        yield f"{', '.join(changed)} changed since: these results are of before"
+
+
+def notes_on_rows(rows: list[Mapping[str, Any]]) -> Iterator[str]:
+    """Where rows come from, if not from this kdsim."""
+    if (line := other_sources(rows)) is not None:
+        yield line
+    if unknown := unknown_columns(rows):
+        yield columns_kept(unknown)
+
+
+def columns_kept(unknown: Sequence[str]) -> str:
+    """What `unknown_columns` means, in one line."""
+    return f"columns that this kdsim does not know, as of a newer one, are kept as they are: {listed(unknown)}"

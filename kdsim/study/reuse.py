@@ -12,6 +12,8 @@ from kdsim.config import CLASS, FILES, SOURCE, ConfigError
 from kdsim.files import Damaged
 from kdsim.fingerprint import fingerprint
 from kdsim.results.provenance import POPULATION, Fingerprint, counted, other_sources, same, sources_of
+from kdsim.results.rows import unknown_columns
+from kdsim.results.runs import columns_kept
 from kdsim.results.store import Store, read_study_info
 from kdsim.sources import kdsim_digest
 from kdsim.study.base import Cell, Computation, Study
@@ -88,13 +90,14 @@ def stored(
     found: set[str] = set()
     others: dict[str, str] = {}  # results of another source, with that
     moved, unknown = [], {}
+    rows: dict[str, dict[str, Any]] = {}
     made: dict[str, Fingerprint | str | None] = {}  # what is wrong with it is a text
     for digest, cell in with_trainings(cells).items():
         if not store.has_cell(digest):
             continue
         try:
             info = store.check_cell(digest)
-            store.row(study.name, digest, info)
+            rows[digest] = store.row(study.name, digest, info)
         except Damaged as damage:
             if repair:
                 note(store.set_aside(damage))
@@ -124,6 +127,8 @@ def stored(
         note(f"{counted(others)} computed by another source of kdsim: run again")
     elif others:
         note(str(other_sources({"source": source[:SHOWN]} for source in others.values())))
+    if newer := unknown_columns(rows[digest] for digest in cells if digest in found):
+        note(columns_kept(newer))
     return found & cells.keys()
 
 

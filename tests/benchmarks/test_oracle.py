@@ -229,7 +229,8 @@ def test_every_study_has_a_case() -> None:
 def test_settings_are_those_of_the_study(case: Case) -> None:
     """The keys exist and their values are allowed; nothing runs."""
     from kdsim.config import by_name
-    from kdsim.study.loading import load, parse_settings
+    from kdsim.study.loading import load
+    from kdsim.study.settings import parse_settings
 
     options = dict(zip(case.command, case.command[1:], strict=False))
     short = [f"{key}={options[f'--{key}']}" for key in ("data", "loss") if f"--{key}" in options]

@@ -220,7 +220,7 @@ def test_ctrl_c_in_a_process_that_goes_on(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_little_is_imported_before_ctrl_c_is_taken_care_of() -> None:
-    code = "import sys; before = set(sys.modules); import re, contextlib, importlib.util; known = set(sys.modules); import kdsim.cli"
+    code = "import re, contextlib, importlib.util, sys; known = set(sys.modules); import kdsim.cli"
     code += "; print(*sorted(set(sys.modules) - known))"
     command, packages = [sys.executable, "-S", "-c", code], str(Path(lazy_loader.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": packages}
