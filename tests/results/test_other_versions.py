@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,10 +42,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """A results folder to be altered."""
-    runner.run(STUDY, tmp_path / "results")
-    return tmp_path / "results"
+def out(tmp_path: Path, stored: Path) -> Path:
+    """A copy of it to be altered."""
+    return Path(shutil.copytree(stored, tmp_path / "results"))
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_older_rows_have_no_number_in_newer_columns(stored: Path, newer: None) -
 
 
 @pytest.mark.parametrize(
-    "command", [["results"], ["results", "--json"], ["results", "--csv"], ["results", "--markdown"], ["figure"]]
+    "command", [["results"], ["results", "--json"], ["results", "--csv"], ["results", "--markdown"], pytest.param(["figure"], marks=pytest.mark.slow)]
 )
 def test_commands_read_older_rows(
     stored: Path, newer: None, command: list[str], capsys: pytest.CaptureFixture[str]
@@ -185,6 +185,7 @@ def test_declarations_of_a_users_computation_are_read_back() -> None:
     assert own_columns(stored) == (mine,) and own_columns({}) == own_columns({OWN_COLUMNS: [1]}) == ()
 
 
+@pytest.mark.slow
 def test_reading_results_imports_no_torch(stored: Path) -> None:
     code = (
         "import sys; from kdsim.results import runs, store\n"
@@ -198,6 +199,7 @@ def test_reading_results_imports_no_torch(stored: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(stored)], check=True)
 
 
+@pytest.mark.slow
 def test_the_command_results_imports_no_torch(stored: Path) -> None:
     code = (
         "import sys; from kdsim.cli import main; assert main(sys.argv[1:]) == 0\n"

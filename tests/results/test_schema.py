@@ -79,6 +79,7 @@ def test_columns_of_tables_are_declared() -> None:
     assert not schema.undeclared(dict.fromkeys(finals), "simulation", "replicas")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("computation", [EigenPaths(times=2), Propositions(count=1), GradientNoise(count=1, visits=2)])
 def test_computations_declare_what_they_measure(computation) -> None:
     found = computation.compute().measurement
