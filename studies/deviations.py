@@ -165,6 +165,7 @@ class Deviations(Study):
         for found in (cells, list(self._pair(self.pairs[0]))):
             yield from found
             student = found[-1]
+            assert isinstance(student, StudentTrainer)  # the last of a pair
             for loss in switches(student.recipe.epochs):
                 yield replace(student, loss=loss)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdsim import config
 from kdsim.claims.base import Claim
-from kdsim.claims.verdicts import UNTESTED, Decided, decide, verdict
+from kdsim.claims.verdicts import UNTESTED, Decided, Part, decide, verdict
 from kdsim.results.store import Store, StudyResults, read_study
 from kdsim.study.base import Cell, Study
 from kdsim.study.packs import cells_of
@@ -120,7 +120,8 @@ def _cells(study: Study) -> list[str]:
 
 def judge(claims: Sequence[Claim], quick: bool, ran: dict[str, Ran]) -> list[Finding]:
     """What is decided of each claim; Holm's correction is over the parts of all claims given."""
-    tested, parts = [], []
+    tested: list[tuple[Claim, tuple[Ran, ...], slice]] = []
+    parts: list[Part] = []
     findings: dict[str, Finding] = {}
     for claim in claims:
         own = tuple(ran[config.digest(study)] for study in claim.studies(quick))
@@ -129,7 +130,7 @@ def judge(claims: Sequence[Claim], quick: bool, ran: dict[str, Ran]) -> list[Fin
             missing = f"no {claim.data} files: " if claim.data and all(e.bad_input for e in own if e.failures) else ""
             findings[claim.name] = Finding(claim, UNTESTED, f"{missing}{failures[0]}", ran=own)
             continue
-        found = list(claim.parts([each.results for each in own]))
+        found = list(claim.parts([each.results for each in own if each.results is not None]))
         tested.append((claim, own, slice(len(parts), len(parts) + len(found))))
         parts += found
     decided = decide(parts)

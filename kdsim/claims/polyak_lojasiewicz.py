@@ -53,7 +53,8 @@ def _floor(rows: Sequence[Mapping[str, Any]], condition: str) -> Part:
         # No floor is stored where replicas diverged.
         ends = [math.inf if row[key] is None else row[key] for key in ("excess_risk_floor", "excess_risk_floor_high")]
         scale = row["risk_bound_tail"]
-        parts.append(from_interval(cell_name(row), "ratio", *ends, row["replicas"], scale=scale, below=1.0))
+        effect, high = ends
+        parts.append(from_interval(cell_name(row), "ratio", effect, high, row["replicas"], scale=scale, below=1.0))
     return all_of(condition, "measured excess-risk floor over the bound", parts)
 
 

@@ -32,7 +32,7 @@ class ExactStatements(Study):
 
     name: ClassVar[str] = "exact-statements"
     summary: ClassVar[str] = "propositions 1 and 2 and the formulas of the gradient noise, on generated cases"
-    figure: ClassVar[None] = None
+    figure: ClassVar[None] = None  # type: ignore[assignment]  # nothing is drawn
 
     students: tuple[str, ...] = STUDENTS
     count: int = 200
@@ -44,13 +44,13 @@ class ExactStatements(Study):
         return replace(self, count=min(self.count, 60), visits=min(self.visits, 1_000))
 
     def cells(self) -> tuple[Propositions | GradientNoise, ...]:
+        students: tuple[Any, ...] = self.students  # those of `STUDENTS`; others are refused there
         found: list[Propositions | GradientNoise] = [
-            Propositions(student, self.count, self.seed) for student in self.students
+            Propositions(student, self.count, self.seed) for student in students
         ]
         for supervision in ("one-hot", "independent"):
             found += [
-                GradientNoise(student, supervision, self.nu, self.count, self.visits, self.seed)
-                for student in self.students
+                GradientNoise(student, supervision, self.nu, self.count, self.visits, self.seed) for student in students
             ]
         return tuple(found)
 

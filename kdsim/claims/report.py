@@ -27,7 +27,7 @@ def verdict_text(finding: Finding) -> str:
 def effect_text(decided: Decided) -> str:
     """The effect with half of its interval, or with the interval's ends where it is not symmetric to three digits."""
     part = decided.part
-    if part.low is None:
+    if part.low is None or part.high is None:
         return f"{part.effect:.3g}"
     return f"{part.effect:.4g} ± {(part.high - part.low) / 2:.2g}"
 

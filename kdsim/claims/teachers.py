@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kdsim.claims.base import NO_SECTION, Claim
 from kdsim.claims.noise import by_replica
@@ -28,6 +28,7 @@ METRICS = {
 QUICK_IMAGES: Images = replace(SMALL, samples=1_200, validation_samples=300, test_samples=1_000)
 
 Parts = Callable[[Sequence[StudyResults]], list[Part]]
+_Images = TypeVar("_Images", bound=TeacherStudy)
 
 
 # Studies: those that claims share are equal, and their cells found again ---------------------------------------
@@ -37,7 +38,7 @@ def _of_points(quick: bool) -> PointTeachers:
     return PointTeachers().quick() if quick else PointTeachers()
 
 
-def _small(study: TeacherStudy) -> TeacherStudy:
+def _small(study: _Images) -> _Images:
     """The study at minutes: one pair of small networks, 1,200 drawn images, 4 replicas."""
     return replace(study, pairs=("resnet8 to resnet8",), data=KnownImages(QUICK_IMAGES), replicas=4)
 

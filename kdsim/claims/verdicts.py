@@ -61,7 +61,9 @@ class Part:
     @property
     def p(self) -> float | None:
         """Two-sided p-value: twice the smaller of the two."""
-        return min(1.0, 2 * min(self.p_for, self.p_against)) if self.by_chance else None
+        if self.p_for is None or self.p_against is None:
+            return None
+        return min(1.0, 2 * min(self.p_for, self.p_against))
 
     @property
     def inside(self) -> bool:
@@ -171,8 +173,8 @@ def all_of(condition: str, quantity: str, parts: Sequence[Part]) -> Part:
     worst = failed[0] if failed else max(tested or parts, key=lambda part: (_distance_out(part), part.p_for or 0.0))
     for_all = against = None
     if tested and not failed:
-        for_all = max(part.p_for for part in tested)
-        against = min(1.0, len(tested) * min(part.p_against for part in tested))
+        for_all = max(part.p_for for part in tested if part.p_for is not None)
+        against = min(1.0, len(tested) * min(part.p_against for part in tested if part.p_against is not None))
     return Part(
         condition, f"{quantity} (worst of {len(parts)}: {worst.condition})", worst.effect, worst.low, worst.high,
         worst.claimed, for_all, against, min(part.replicas for part in parts),
@@ -193,11 +195,11 @@ def decide(parts: Sequence[Part]) -> list[Decided]:
 
     The family is every part with a test, of every claim that is looked at together.
     """
-    tested = [number for number, part in enumerate(parts) if part.by_chance]
-    adjusted = dict(zip(tested, holm([parts[number].p for number in tested]), strict=True))
+    tested = {number: part.p for number, part in enumerate(parts) if part.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     found = []
     for number, part in enumerate(parts):
-        if not part.by_chance:
+        if part.p_for is None or part.p_against is None:
             found.append(Decided(part, None, SHOWN if part.inside else REFUTED))
             continue
         clear = adjusted[number] < ALPHA

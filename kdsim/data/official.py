@@ -205,12 +205,15 @@ def _folder_members(layout: Layout, folder: Path) -> Iterator[tuple[str, bytes]]
 def _archive_members(layout: Layout, file: BinaryIO) -> Iterator[tuple[str, bytes]]:
     """Regular files under their exact names; links, folders and any other path are passed over."""
     wanted = {f"{layout.folder}/{member}": member for member in layout.members}
-    with gzip.GzipFile(fileobj=file) as unpacked, tarfile.open(fileobj=_Bounded(unpacked), mode="r|") as archive:
+    with (
+        gzip.GzipFile(fileobj=file) as unpacked,
+        tarfile.open(fileobj=_Bounded(unpacked), mode="r|") as archive,  # type: ignore[call-overload]  # it only reads
+    ):
         for item in archive:
             member = wanted.get(item.name.removeprefix("./"))
             if member is not None and item.isreg():
                 _require_size(item.name, item.size)
-                yield member, archive.extractfile(item).read()  # type: ignore[union-attr]  # of a regular file
+                yield member, archive.extractfile(item).read()
 
 
 class _Bounded:

@@ -32,7 +32,7 @@ from kdsim.engines.recorder import Record, Recorder, Recording
 from kdsim.engines.samples import Samples
 from kdsim.engines.shards import count_replicas, split, walk
 from kdsim.population import Population
-from kdsim.students import MLP, SoftmaxRegression
+from kdsim.students import SoftmaxRegression
 from kdsim.students.base import LinearStudent
 from kdsim.students.network import AddGradient, NetworkStudent
 
@@ -181,9 +181,11 @@ class _Block:
         # Without momentum or decay the gradient goes straight into the parameters.
         self.gradient = self.parameters if self.sgd.optimiser.plain else torch.zeros_like(self.parameters)
         self.one = torch.ones_like(self.step_size)
+        self.add_gradient: Callable[..., None]
         if isinstance(student, LinearStudent):
             anchor = anchor.to(self.parameters)
-            self.add_gradient = _linear_adder(student, self.parameters, self.gradient, self.origin, anchor)
+            origin: Any = self.origin  # a linear student has one
+            self.add_gradient = _linear_adder(student, self.parameters, self.gradient, origin, anchor)
         else:
             features, classes = population.features, population.classes
             self.add_gradient = student.gradient_adder(self.parameters, self.gradient, features, classes)
@@ -227,7 +229,7 @@ class _Block:
 class _CompiledBlock(_Block):
     """A block that `kdsim.engines.fused.mlp` walks from one recorded step to the next."""
 
-    def _prepare(self, student: MLP, population: Population, anchor: Tensor) -> None:
+    def _prepare(self, student: Any, population: Population, anchor: Tensor) -> None:
         state = self.parameters, self.buffers["velocity"], self.step_size[:, 0]
         self.walk = mlp.walker(student, self.sgd, self.samples.x, population.classes, *state)
 

@@ -18,8 +18,10 @@ from kdsim.students.base import LinearStudent
 from kdsim.students.network import NetworkStudent
 
 AUTO = "auto"
-_ALL: tuple[Engine, ...] = (CpuFused(), GpuFused(), TorchBatched(), Autograd())
-ENGINES = {engine.name: engine for engine in _ALL}
+ENGINES: dict[str, Engine] = {
+    engine.name: engine  # type: ignore[misc]  # `refusal` names the students that an engine does not take
+    for engine in (CpuFused(), GpuFused(), TorchBatched(), Autograd())
+}
 PREFERENCE = {"cpu": ("cpu_fused", "torch", "autograd"), "cuda": ("gpu_fused", "torch", "autograd")}
 """Engines of a kind of device, the fastest first (benchmarks/results)."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -170,9 +170,9 @@ def _points(student: LinearStudent, population: Population, reference: Tensor, d
     outputs = population.x @ reference.T
     prediction = student.probabilities(best)
     tables = (population.x, outputs, outputs - best, population.p, prediction, prediction.log())
-    arrays: Any = (np.ascontiguousarray(table.to(dtype).numpy()) for table in tables)
+    arrays = [np.ascontiguousarray(table.to(dtype).numpy()) for table in tables]
     return Points(
-        *arrays,
+        *arrays,  # type: ignore[arg-type, misc]  # six arrays, the first six fields
         best_risk=0.0 if optimum is not None else student.loss(best, population.p).mean().item(),
         realisable=optimum is not None,
         quadratic=student.quadratic,

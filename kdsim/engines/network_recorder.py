@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ class NetworkRecorder(Recorder):
     `DIVERGED`.
     """
 
-    student: NetworkStudent
+    student: NetworkStudent  # type: ignore[assignment]  # its outputs are asked for, nowhere x times parameters
 
     def _tables(self, population: Population, reference: Tensor, dtype: torch.dtype, device: torch.device) -> None:
         self.limit = DIVERGED
@@ -34,7 +36,7 @@ class NetworkRecorder(Recorder):
         size = torch.linalg.vector_norm(error, dim=-1).to(torch.float64).square()
         if not self.linear:
             return torch.full_like(size, float("nan")), size
-        linear = self.student.linear_map(error.to(torch.float64), self.reference.shape[-1])
+        linear: Any = self.student.linear_map(error.to(torch.float64), self.reference.shape[-1])
         return (linear - self.reference).square().sum((-2, -1)), size
 
     def _block_metrics(self, error: Tensor) -> Tensor:

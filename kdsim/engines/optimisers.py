@@ -154,7 +154,7 @@ class GradientDescent(Optimiser):
         return self.momentum == 0 and self.weight_decay == 0
 
     @property
-    def buffer_names(self) -> tuple[str, ...]:
+    def buffer_names(self) -> tuple[str, ...]:  # type: ignore[override]  # here it depends on the configuration
         return ("velocity",) if self.momentum else ()
 
     def update(

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
+from operator import methodcaller
 from typing import Protocol, TypeVar
 
 import torch
@@ -100,7 +101,7 @@ def walk(
         shards = each(lambda item: begin(*item), list(zip(parts, ends, strict=True)))
         while step < steps:
             start, step = step, min((step // chunk + 1) * chunk, steps)
-            each(lambda shard, start=start, end=step: shard.advance(start, end), shards)
+            each(methodcaller("advance", start, step), shards)
             if stop is not None and stop(step) and step < steps:
                 return None, _joined(step, shards)
     return join((shard.recorder.record() for shard in shards), ends[-1]), _joined(step, shards)

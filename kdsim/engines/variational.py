@@ -156,7 +156,7 @@ class MeanField(WeightSampler):
             require_count("steps", self.steps)
 
     @property
-    def buffer_names(self) -> tuple[str, ...]:
+    def buffer_names(self) -> tuple[str, ...]:  # type: ignore[override]  # here it depends on the configuration
         return ("noise", "rho", *(f"{part} {name}" for part in ("mean", "rho") for name in self.rule.buffer_names))
 
     def buffers(self, parameters: Tensor) -> dict[str, Tensor]:

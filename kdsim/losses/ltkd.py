@@ -80,7 +80,7 @@ def rebalanced(log_whole: Tensor) -> Tensor:
     return torch.log_softmax(log_whole - total.masked_fill(total == -torch.inf, 0.0), -1)
 
 
-def class_groups(class_counts: Sequence[int], shares: Sequence[float] = SHARES) -> tuple[Tensor, ...]:
+def class_groups(class_counts: Sequence[float], shares: Sequence[float] = SHARES) -> tuple[Tensor, ...]:
     """Class indices of each group, from many to few training examples; ties in the order of the classes.
 
     Args:

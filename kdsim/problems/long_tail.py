@@ -129,12 +129,12 @@ class LongTail(Problem):
     @property
     def classes(self) -> int:
         """Number of classes K."""
-        return self.problem.classes
+        return self.problem.classes  # type: ignore[attr-defined]  # other kinds are refused
 
     @property
     def samples(self) -> int:
         """Size of the long-tailed pool."""
-        return self.problem.samples
+        return self.problem.samples  # type: ignore[attr-defined]  # other kinds are refused
 
     @property
     def prior(self) -> Tensor:

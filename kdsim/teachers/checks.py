@@ -58,4 +58,4 @@ def generator(teacher: Teacher, number: int) -> torch.Generator:
     """Random numbers of teacher `number`, on the CPU so that they are the same on every device."""
     seed, which, first = (torch.tensor([[value]]) for value in (teacher.training.seed, number, 0))
     draws = Draws(seed, which, first, Stream.INIT, torch.float64)
-    return torch.Generator().manual_seed((draws.words(SAMPLES).item() << 31) ^ draws.words(SAMPLES + 1).item())
+    return torch.Generator().manual_seed((int(draws.words(SAMPLES)) << 31) ^ int(draws.words(SAMPLES + 1)))

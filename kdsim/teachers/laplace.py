@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
 from scipy.optimize import minimize_scalar
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdsim.config import require_count
 from kdsim.data.sources import Pools
 from kdsim.engines.base import check_device
 from kdsim.losses import CrossEntropy, LabelCrossEntropy
+from kdsim.networks import DenseNetwork, Network
 from kdsim.population import Population
 from kdsim.scores import negative_log_likelihood
 from kdsim.teachers.checks import generator, require_loss, require_memory
@@ -71,7 +72,7 @@ class Laplace(Teacher):
         require_loss(self.training, (CrossEntropy, LabelCrossEntropy))
         require_count("samples", self.samples)
 
-    def fit(self, networks: tuple[TrainedNetwork, ...], pools: Pools, number: int) -> dict[str, Tensor]:
+    def fit(self, networks: Sequence[TrainedNetwork], pools: Pools, number: int) -> dict[str, Tensor]:
         """Prior precision (`tau`), log evidence with it (`log_evidence`, nats), and the curvature."""
         (network,) = networks
         device = check_device(self.training.device)
@@ -142,7 +143,7 @@ class Laplace(Teacher):
         return 10.0 ** (found.x if found.fun < loss(best) else best)
 
 
-def _theta(module: nn.Module) -> Tensor:
+def _theta(module: Network | DenseNetwork) -> Tensor:
     """Weights and bias of the last layer, (K, F + 1) float64."""
     return torch.cat([module.head.weight, module.head.bias[:, None]], 1).double()
 
@@ -155,7 +156,7 @@ def _phi(network: TrainedNetwork, module: Any, images: Tensor, mixed: bool) -> T
 
 @torch.no_grad()
 def _features(
-    network: TrainedNetwork, module: nn.Module, pool: Population, mixed: bool
+    network: TrainedNetwork, module: Network | DenseNetwork, pool: Population, mixed: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Features (b, F + 1) and labels (b,) of a pool, on the module's device."""
     device = module.head.weight.device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -95,7 +95,7 @@ class MCMI(Teacher):
         require_positive("epochs", self.epochs)
         require_positive("step_size", self.step_size)
 
-    def fit(self, networks: tuple[TrainedNetwork, ...], pools: Pools, number: int) -> dict[str, Tensor]:
+    def fit(self, networks: Sequence[TrainedNetwork], pools: Pools, number: int) -> dict[str, Tensor]:
         """The weights by name, and `information` of the training images, nats: before each epoch and at the end."""
         (network,) = networks
         loss = InformationLoss(self.training.loss, self.weight, pools.train.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -103,7 +103,7 @@ class SWAG(Teacher):
         require_count("rank", self.rank, least=2)
         require_count("statistics_images", self.statistics_images, least=2)
 
-    def fit(self, networks: tuple[TrainedNetwork, ...], pools: Pools, number: int) -> dict[str, Tensor]:
+    def fit(self, networks: Sequence[TrainedNetwork], pools: Pools, number: int) -> dict[str, Tensor]:
         """`samples` (S, P), and of each sample the statistics of BatchNorm, by name (S, ...)."""
         (network,) = networks
         start = vector_of(network.module())

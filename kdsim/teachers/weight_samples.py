@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from kdsim.data.augmentation import Normalisation
+from kdsim.data.augmentation import Normalisation, Unchanged
 from kdsim.teachers.checks import require_memory
 from kdsim.training.evaluation import BATCH, forward
 from kdsim.training.flat_module import put_vector
@@ -30,7 +30,8 @@ def copies(network: TrainedNetwork, vectors: Iterable[Tensor], device: torch.dev
 
     Copies and not one network whose weights are exchanged: students on several threads ask one teacher at a time.
     """
-    plain, found = network.module(device), []
+    plain = network.module(device)
+    found: list[nn.Module] = []
     for vector in vectors:
         module = copy.deepcopy(plain)
         put_vector(vector.to(device), module)
@@ -39,7 +40,7 @@ def copies(network: TrainedNetwork, vectors: Iterable[Tensor], device: torch.dev
 
 
 @torch.no_grad()
-def recompute_statistics(module: nn.Module, images: Tensor, normalise: Normalisation, mixed: bool) -> None:
+def recompute_statistics(module: nn.Module, images: Tensor, normalise: Normalisation | Unchanged, mixed: bool) -> None:
     """BatchNorm's running statistics of the present weights: means over batches of these images (N, 3, h, w) uint8.
 
     The batches are equal to within an image, for torch's cumulative mean weighs them alike.
@@ -59,7 +60,9 @@ def recompute_statistics(module: nn.Module, images: Tensor, normalise: Normalisa
         layer.momentum = momentum
 
 
-def said_by(modules: Sequence[nn.Module], normalise: Normalisation, mixed: bool) -> Callable[[Tensor], Tensor]:
+def said_by(
+    modules: Sequence[nn.Module], normalise: Normalisation | Unchanged, mixed: bool
+) -> Callable[[Tensor], Tensor]:
     """A predictor from networks in evaluation mode: images uint8 (b, 3, h, w) -> log-probabilities (S, b, K)."""
 
     def predict(images: Tensor) -> Tensor:

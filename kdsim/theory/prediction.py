@@ -300,6 +300,7 @@ def _frozen(
         found |= {"frozen_dist_sq": order.dist_sq, "frozen_excess_risk": order.excess_risk, "frozen_gap": order.gap}
         if with_replacement and first is not None:
             found["frozen_floor"] = order.dist_sq + first.variance
+            assert first.excess_risk is not None  # unbiased and realisable: theta_m is theta*
             found["frozen_floor_excess_risk"] = order.excess_risk + first.excess_risk
     return found
 

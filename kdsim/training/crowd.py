@@ -21,7 +21,7 @@ from torch.func import functional_call, vmap
 from kdsim import threads
 from kdsim.config import require
 from kdsim.engines.optimisers import WeightSampler
-from kdsim.population import Population
+from kdsim.population import Known, Population
 from kdsim.training.checkpoints import ALL, Checkpoints
 from kdsim.training.evaluation import BATCH, forward, scored, scores
 from kdsim.training.flat_module import vector_of
@@ -204,7 +204,7 @@ class Crowd:
         """Refuse a loss that is infinite at the targets of the first batch, see `kdsim.training.walk`."""
         require_finite(self.task, *self._visits())
 
-    def _visits(self) -> tuple[Tensor, Tensor | None]:
+    def _visits(self) -> tuple[Tensor, Known]:
         """Point numbers (R, b) and targets (R, b, K) of this step; without teachers alone are there targets."""
         batch_size = self.task.recipe.batch_size
         first = self.step - self.step % self.chunk_steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -27,7 +27,7 @@ def run_on_engine(
     lane: Lane,
     recipe: Recipe,
     *,
-    targets: str,
+    targets: Literal["fresh", "frozen"],
     looks: int,
     window: float,
     device: str,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdsim.config import ConfigError
 from kdsim.data.augmentation import Normalisation, Unchanged
-from kdsim.networks import POINT_NETWORKS, build
+from kdsim.networks import POINT_NETWORKS, DenseNetwork, Network, build
 from kdsim.tensors import read_checked, write_checked
 
 _CONTENT = (
@@ -69,7 +69,7 @@ class TrainedNetwork:
         # Without a matrix any number will do: the weights are refused.
         return next((tensor.shape[1] for tensor in self.weights.values() if tensor.ndim == 2 and tensor.shape[1]), 1)
 
-    def module(self, device: torch.device | str = "cpu") -> nn.Module:
+    def module(self, device: torch.device | str = "cpu") -> Network | DenseNetwork:
         """The network on a device, in evaluation mode, channels last, without gradients."""
         with torch.random.fork_rng(devices=[]):
             network = build(self.network, self.classes, self.inputs)
@@ -79,7 +79,9 @@ class TrainedNetwork:
             why = " ".join(str(error).split())
             what = f"a {self.network} with {self.classes} classes"
             raise ConfigError(f"the weights are not those of {what}: {why:.200}") from None
-        return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        # The types of torch have no memory format beside a device.
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.eval().requires_grad_(False)
 
     def save(self, path: Path) -> None:
         """Write it to a file, whole or not at all."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from kdsim.engines.base import SGD, Lane
 from kdsim.engines.optimisers import WeightSampler
 from kdsim.engines.samples import Samples
 from kdsim.networks import build
-from kdsim.population import Population
+from kdsim.population import Known, Population
 from kdsim.rng import Draws, Stream
 from kdsim.supervision import OneHot, Supervision
 from kdsim.training.evaluation import forward, log_probs_of, scored, scores
@@ -70,7 +70,7 @@ class Task:
     supervision: Supervision | None
     teachers: tuple[Said, ...]
     loss: Callable[[Tensor, Tensor, Tensor, float], Tensor]
-    targets: str
+    targets: Literal["fresh", "frozen"]
     seed: int
     device: torch.device
     dropout: float = 0.0
@@ -182,7 +182,7 @@ class Walk:
         if self.step in self.schedule:
             self._evaluate()
 
-    def _loss(self, outputs: Tensor, images: Tensor, index: Tensor, q: Tensor | None) -> Tensor:
+    def _loss(self, outputs: Tensor, images: Tensor, index: Tensor, q: Known) -> Tensor:
         """Of a batch: outputs (b, K), images uint8 (b, 3, h, w) as the network saw them, their numbers, targets."""
         task = self.task
         if self.teacher is not None:
@@ -200,9 +200,10 @@ class Walk:
         keep = 1 - task.dropout
 
         def thinned(x: Tensor) -> Tensor:
-            features = self.module.features(x)
+            module: Any = self.module  # a `Network` or `DenseNetwork`
+            features = module.features(x)
             mask = torch.rand(features.shape, generator=self._generator(DROPOUT), device=x.device) < keep
-            return self.module.head(features * mask / keep)
+            return module.head(features * mask / keep)
 
         return forward(thinned, images, task.normalise, task.mixed)
 
@@ -225,7 +226,7 @@ class Walk:
         """Random numbers of this step and replica: a state needs no generator's state."""
         seed, number, step = (torch.tensor([[value]]) for value in (self.task.seed, self.replica, self.step))
         draws = Draws(seed, number, step, Stream.INIT, torch.float64)
-        word = (draws.words(purpose).item() << 31) ^ draws.words(purpose + 1).item()
+        word = (int(draws.words(purpose)) << 31) ^ int(draws.words(purpose + 1))
         return torch.Generator(self.task.device).manual_seed(word)
 
     def scores(self, pool: Population, truth: str) -> dict[str, float]:
@@ -298,7 +299,7 @@ class Walk:
         index, q, _ = self._visits()
         require_finite(self.task, index, q)
 
-    def _visits(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _visits(self) -> tuple[Tensor, Known, Known]:
         """Image numbers (b,), targets (b, K) and crops (3, b) of this step; drawn for `CHUNK_STEPS` at once."""
         task, batch_size = self.task, self.task.recipe.batch_size
         first = self.step - self.step % CHUNK_STEPS
@@ -370,5 +371,5 @@ def fresh(task: Task, replica: int) -> torch.nn.Module:
     draws = Draws(seed, number, first, Stream.INIT, torch.float64)
     with _torch_generator, torch.random.fork_rng(devices=[]):
         # Not `torch.manual_seed`, which would seed the generators of the GPUs as well.
-        torch.default_generator.manual_seed((draws.words(0).item() << 31) ^ draws.words(1).item())
+        torch.default_generator.manual_seed((int(draws.words(0)) << 31) ^ int(draws.words(1)))
         return build(task.network, task.train.classes, task.train.x.shape[1])  # channels, or features
