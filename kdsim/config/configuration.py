@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 from kdsim import notebook_sources
@@ -27,6 +27,9 @@ class Configuration:
     would overflow, np.float32 would round what is multiplied with it. What else counts as a value of a type:
     `kdsim.config.allowed.fitted`.
     """
+
+    if TYPE_CHECKING:  # all are dataclasses: `replace` and `fields` take what is typed by its contract
+        __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
