@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import inspect
 import os
 import shutil
 import tempfile
@@ -41,7 +42,7 @@ class KdsimWarning(UserWarning):
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended a run, after what was done had been stored: the same call goes on from there.
 
-    It is a `KeyboardInterrupt`, so that a script ends as it does without kdsim.
+    It is a `KeyboardInterrupt`, which `except Exception` lets pass: a script that does not expect it ends.
 
     Attributes:
         result: the experiments that were finished; None where there is none.
@@ -111,11 +112,11 @@ def run(
                 )
             except runner.Interrupted as interruption:
                 raise Interrupted(str(interruption), _finished(whole, folder)) from None
-    for line in done.failures:
-        _warn(line)
     if not done.rows:
         lines = "; ".join(done.failures)
         raise ConfigError(lines) if done.user_error else RuntimeError(lines)
+    for line in done.failures:
+        _warn(line)
     return read_result(done.folder, _figure(whole))
 
 
@@ -276,7 +277,11 @@ def _compilation(say: Callable[[str], None] | None) -> Iterator[None]:
 
 
 def _warn(line: str) -> None:
-    warnings.warn(line, KdsimWarning, stacklevel=2)
+    """Warn, and name the line of the user's code that called kdsim."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "kdsim":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(line, KdsimWarning, stacklevel=level - 1 if frame is None else level)
 
 
 def _finished(study: Study, folder: Path) -> Result | None:

@@ -74,11 +74,15 @@ def digest(config: Any) -> str:
 def require_told_apart(configs: Iterable[Any], what: str) -> None:
     """Refuse configurations in which two classes have the same module and name, as those that a function makes.
 
+    Refuse those as well that can change after they got their digest.
+
     Raises:
-        ConfigError: there are two; the message begins with `what`.
+        ConfigError: there are two, or a class is not frozen; the message begins with `what`.
     """
     known: dict[tuple[str, str], type] = {}
     for cls in {type(part) for config in configs for part in _parts(config)}:
+        if not cls.__dataclass_params__.frozen:
+            raise ConfigError(f"{what}: {cls.__name__} must be a frozen dataclass (@dataclass(frozen=True))")
         if known.setdefault((cls.__module__, cls.__qualname__), cls) is not cls:
             raise ConfigError(
                 f"{what}: there are several classes {cls.__qualname__}, which nobody can tell apart: what a function "

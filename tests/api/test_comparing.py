@@ -23,9 +23,9 @@ def test_replicas_of_one_seed_are_pairs(sweep: kd.Result) -> None:
 
 
 def test_other_seeds_are_compared_by_welch(experiments: list, sweep: kd.Result) -> None:
-    other = kd.run(experiments, seed=1, replicas=9)
-    found = kd.compare(sweep, other)
-    assert found.frame["label"].nunique() == 6 and set(found.frame["method"]) == {"Welch"}
+    other = kd.run(experiments[:2], seed=1, replicas=9)
+    found = kd.compare(sweep[:2], other)
+    assert found.frame["label"].nunique() == 2 and set(found.frame["method"]) == {"Welch"}
     assert found.differs["setting"].tolist() == ["replicas", "seed"]
     row = found.frame[(found.frame["quantity"] == "floor")].iloc[1]
     test = stats.ttest_ind(other[1].replicas["floor"], sweep[1].replicas["floor"], equal_var=False)
