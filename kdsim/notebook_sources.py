@@ -230,9 +230,9 @@ def _function_in(cell: str, line: int) -> str | None:
     for node in functions:
         if _first_line(node) == line:
             return _text(cell, node)
-    for node in _tree(cell).body:
-        if node.lineno <= line <= (node.end_lineno or 0):
-            return _text(cell, node)
+    for statement in _tree(cell).body:
+        if statement.lineno <= line <= (statement.end_lineno or 0):
+            return _text(cell, statement)
     return None
 
 

@@ -1,49 +1,71 @@
-"""Studies that come with kdsim: declarations of what to simulate, one a file.
+"""Studies that come with kdsim: declarations of what to simulate, one a file."""
 
-A study's module, and with it torch, is imported when the study is asked for. Which module it is stands in
-`__init__.pyi`; `NAMES` is known without any of them.
-"""
+from kdsim.studies.batch_sweep import BatchSweep
+from kdsim.studies.bias_sweep import BiasSweep
+from kdsim.studies.cifar_distillation import CifarDistillation
+from kdsim.studies.deviations import Deviations
+from kdsim.studies.dimension_sweep import DimensionSweep
+from kdsim.studies.distill import Distill
+from kdsim.studies.frozen_labels import FrozenLabels
+from kdsim.studies.guideline import Guideline
+from kdsim.studies.image_noise_sweep import ImageNoiseSweep
+from kdsim.studies.long_tail import LongTailStudy
+from kdsim.studies.noise_sweep import NoiseSweep
+from kdsim.studies.nonconvex_sweep import NonconvexSweep
+from kdsim.studies.paper_synthetic import PaperSynthetic
+from kdsim.studies.pl_sweep import PLSweep
+from kdsim.studies.step_size_sweep import StepSizeSweep
+from kdsim.studies.teacher_kinds import TeacherKinds
+from kdsim.studies.teacher_sweeps import BayesianLosses, BNNAblation, FewShot, PosteriorSamples, Temperature
+from kdsim.studies.train import Train
 
-from __future__ import annotations
+STUDIES = (
+    NoiseSweep,
+    DimensionSweep,
+    BiasSweep,
+    FrozenLabels,
+    StepSizeSweep,
+    BatchSweep,
+    PLSweep,
+    NonconvexSweep,
+    PaperSynthetic,
+    ImageNoiseSweep,
+    CifarDistillation,
+    TeacherKinds,
+    Guideline,
+    BayesianLosses,
+    FewShot,
+    Temperature,
+    PosteriorSamples,
+    BNNAblation,
+    Deviations,
+    LongTailStudy,
+    Train,
+    Distill,
+)
 
-from typing import Any
-
-import lazy_loader as _lazy
-
-NAMES = {
-    "noise-sweep": "NoiseSweep",
-    "dimension-sweep": "DimensionSweep",
-    "bias-sweep": "BiasSweep",
-    "frozen-labels": "FrozenLabels",
-    "step-size-sweep": "StepSizeSweep",
-    "batch-sweep": "BatchSweep",
-    "pl-sweep": "PLSweep",
-    "nonconvex-sweep": "NonconvexSweep",
-    "paper-synthetic": "PaperSynthetic",
-    "image-noise-sweep": "ImageNoiseSweep",
-    "cifar-distillation": "CifarDistillation",
-    "teacher-kinds": "TeacherKinds",
-    "guideline": "Guideline",
-    "bayesian-losses": "BayesianLosses",
-    "few-shot": "FewShot",
-    "temperature": "Temperature",
-    "posterior-samples": "PosteriorSamples",
-    "bnn-ablation": "BNNAblation",
-    "deviations": "Deviations",
-    "long-tail": "LongTailStudy",
-    "train": "Train",
-    "distill": "Distill",
-}
-"""Every study by its name, in the order in which they are listed."""
-
-_import, _list, __all__ = _lazy.attach_stub(__name__, __file__)
-__all__ = [*__all__, "NAMES", "STUDIES"]
-
-
-def __getattr__(name: str) -> Any:
-    """A study, or `STUDIES`, all of them."""
-    return tuple(map(_import, NAMES.values())) if name == "STUDIES" else _import(name)
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__all__ = [
+    "STUDIES",
+    "BNNAblation",
+    "BatchSweep",
+    "BayesianLosses",
+    "BiasSweep",
+    "CifarDistillation",
+    "Deviations",
+    "DimensionSweep",
+    "Distill",
+    "FewShot",
+    "FrozenLabels",
+    "Guideline",
+    "ImageNoiseSweep",
+    "LongTailStudy",
+    "NoiseSweep",
+    "NonconvexSweep",
+    "PLSweep",
+    "PaperSynthetic",
+    "PosteriorSamples",
+    "StepSizeSweep",
+    "TeacherKinds",
+    "Temperature",
+    "Train",
+]

@@ -163,9 +163,9 @@ def _differences(a: Result, b: Result, one: int, other: int) -> Iterator[dict[st
     for name in tables[0]:
         numeric = all(name in table and table[name].dtype.kind in "fiu" for table in tables)
         if numeric and name not in settings and not str(name).startswith(UNCOMPARED):
-            values = [table[name].astype(float) for table in tables]
-            if not all(each.isna().all() for each in values):
-                yield {"label": label, "quantity": name, **_difference(*values, _paired(*parts))}
+            first, second = (table[name].astype(float) for table in tables)
+            if not (first.isna().all() and second.isna().all()):
+                yield {"label": label, "quantity": name, **_difference(first, second, paired=_paired(*parts))}
 
 
 def _shared_label(one: str, other: str) -> str:
@@ -179,7 +179,7 @@ def _paired(a: Result, b: Result) -> bool:
     return a.configurations[0].get("seed") == b.configurations[0].get("seed")
 
 
-def _difference(a: pd.Series, b: pd.Series, paired: bool) -> dict[str, Any]:
+def _difference(a: pd.Series, b: pd.Series, *, paired: bool) -> dict[str, Any]:
     """Means, and the mean of b - a with its interval and p-value; not a number where a replica has none."""
     if paired:
         both = a.index.intersection(b.index)

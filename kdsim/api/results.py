@@ -239,7 +239,7 @@ class Result:
 
 
 def _unpickled(
-    content: tuple[Any, ...],
+    content: tuple[str, dict[str, Any], list[dict[str, Any]], Path, dict[str, Any]],
     tables: Mapping[str, pd.DataFrame],
     configurations: Sequence[Mapping[str, Any]],
     figure: str | None,

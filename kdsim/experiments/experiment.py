@@ -86,16 +86,16 @@ def Experiment(
         ...     kd.problems.SoftmaxLinear(dimension=3, samples=100), supervision=kd.supervision.Dirichlet(3.0),
         ...     steps=1_000, step_size=0.1, replicas=8,
         ... )
-        >>> experiment.supervision
-        Dirichlet(concentration=3.0)
+        >>> experiment.supervision.concentration, experiment.sgd.steps
+        (3.0, 1000)
     """
     sources = (Problem, ImageSource, PointSource)
     require(isinstance(data, sources), "data", data, "a Problem or a source of images or points")
-    found = _student(data, student)
+    found: Any = _student(data, student)
     data = _split(data, found)
     shared: dict[str, Any] = {"batch_size": batch_size, "optimiser": optimiser, "schedule": schedule}
-    on_engine = isinstance(data, Problem) and not isinstance(supervision, Teacher) and loss is None and epochs is None
-    if on_engine and not isinstance(recipe, Recipe):
+    of_epochs = isinstance(recipe, Recipe) or loss is not None or epochs is not None
+    if isinstance(data, Problem) and not isinstance(supervision, Teacher) and not of_epochs:
         require(recipe is None or isinstance(recipe, SGD), "recipe", recipe, "an SGD or a Recipe")
         sgd = _with(recipe or SGD(), steps=steps, targets=targets, **shared)
         cell = Cell(
@@ -115,7 +115,7 @@ def Experiment(
     _refuse(recording, "recording", "a training of epochs, which looks at the validation points (evaluations)")
     _refuse(None if engine == "auto" else engine, "engine", "a training of epochs, which finds its own")
     require(recipe is None or isinstance(recipe, Recipe), "recipe", recipe, "a Recipe, for a training of epochs")
-    given = {"supervision": supervision, "loss": loss, "targets": targets, "replicas": replicas}
+    given: dict[str, Any] = {"supervision": supervision, "loss": loss, "targets": targets, "replicas": replicas}
     return StudentTrainer(
         student=found,
         data=data,
@@ -128,7 +128,7 @@ def Experiment(
 
 def _student(data: Data, student: Student | str | None) -> Student:
     """The student that is meant, on these data."""
-    engines = by_name((*STUDENTS, *NETWORK_STUDENTS))
+    engines: dict[str, Any] = by_name((*STUDENTS, *NETWORK_STUDENTS))
     if student is None:
         if isinstance(data, Images) or not isinstance(data, Problem):
             names = POINT_NETWORKS if isinstance(data, PointSource) else NETWORKS

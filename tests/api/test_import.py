@@ -14,7 +14,7 @@ from kdsim.study.loading import CONTRACTS
 HEAVY = {"torch", "numba", "pandas", "matplotlib", "pyarrow", "scipy", "numpy", "sklearn", "rich", "typer"}
 
 
-@pytest.mark.parametrize("module", ["kdsim", "kdsim.studies", "kdsim.figures"])
+@pytest.mark.parametrize("module", ["kdsim", "kdsim.figures", "kdsim.config"])
 def test_nothing_heavy_is_imported(module: str) -> None:
     code = f"import {module}, sys; dir({module}); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -37,9 +37,7 @@ def test_every_class_of_a_contract_is_reachable() -> None:
 
 
 def test_studies_and_figures_by_name() -> None:
-    assert {study.name: study.__name__ for study in studies.STUDIES} == studies.NAMES
-    assert all(getattr(kd.studies, name) in studies.STUDIES for name in studies.NAMES.values())
-    assert set(studies.NAMES.values()) | {"NAMES", "STUDIES"} == set(dir(studies))
+    assert all(getattr(kd.studies, study.__name__) is study for study in studies.STUDIES)
     assert all(callable(function) for function in figures.FIGURES.values())
     named = {study.figure for study in studies.STUDIES if isinstance(study.figure, str)}
     assert named <= set(figures.FIGURES) and len(figures.FIGURES) == len(list(figures.FIGURES))
