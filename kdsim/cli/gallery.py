@@ -27,9 +27,7 @@ def gallery(
     out: Out = "results",
     to: Annotated[
         str,
-        typer.Option(
-            "--to", metavar="DIR", help="folder of the page and its figures", callback=paths.option("--to")
-        ),
+        typer.Option("--to", metavar="DIR", help="folder of the page and its figures", callback=paths.option("--to")),
     ] = "docs/gallery",
 ) -> int:
     """Write a page of stored studies: figure, command, settings and table of each.

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # torch takes a second to import: commands import what they n
 
 FORMATS = ("png", "pdf", "svg")
 
+
 @dataclass(frozen=True)
 class How:
     """How a study is run, which changes nothing that it finds.

@@ -22,9 +22,7 @@ Data = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option(
-        "--recipe", metavar="R", help="crd, bayesian-kd or plain", autocompletion=completion.names("recipes")
-    ),
+    typer.Option("--recipe", metavar="R", help="crd, bayesian-kd or plain", autocompletion=completion.names("recipes")),
 ]
 Epochs = Annotated[str | None, typer.Option("--epochs", metavar="N", help="instead of the recipe's")]
 

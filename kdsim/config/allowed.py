@@ -190,7 +190,7 @@ def with_article(name: str) -> str:
 
 
 def _example(contracts: Sequence[type], value: Any) -> str:
-    """", as CLASS()": the class that was given in place of an instance, the one whose name is nearest, or any."""
+    """ ", as CLASS()": the class that was given in place of an instance, the one whose name is nearest, or any."""
     found = {cls.__name__: cls for contract in contracts for cls in _implementations(contract)}
     names = {kind_of(cls): cls for cls in found.values()} | found
     nearest = difflib.get_close_matches(value[:100], names, n=1) if isinstance(value, str) else []

@@ -306,5 +306,3 @@ class Cells:
     def damaged(self, digest: str, why: str) -> Damaged:
         """What is wrong with a cell, and what to do."""
         return Damaged(f"{self._advice(digest)} ({why})", self.cell_folder(digest))
-
-

@@ -449,9 +449,7 @@ def heard(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> tuple[str, d
     def load_study(target: str, settings: dict[str, str], quick: bool) -> None:
         raise Heard(target, settings, quick)
 
-    def stored_run(
-        target: str, known: object, store: object, settings: dict[str, str], *, quick: bool = False
-    ) -> None:
+    def stored_run(target: str, known: object, store: object, settings: dict[str, str], *, quick: bool = False) -> None:
         raise Heard(target, settings, quick)
 
     monkeypatch.setenv("KDSIM_TRACEBACK", "1")

@@ -64,7 +64,7 @@ def test_zsh_gets_the_meaning_too(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setenv("_KDSIM_COMPLETE", "complete_zsh")
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "kdsim export-problem digits --set pen")
     assert main([]) == ExitCode.DONE
-    assert capsys.readouterr().out.startswith("_arguments '*: :((\"penalty=\":\"L2 penalty of the fit.")
+    assert capsys.readouterr().out.startswith('_arguments \'*: :(("penalty=":"L2 penalty of the fit.')
 
 
 def test_a_line_that_is_wrong_prints_nothing(

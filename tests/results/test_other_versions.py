@@ -77,7 +77,14 @@ def test_older_rows_have_no_number_in_newer_columns(stored: Path, newer: None) -
 
 
 @pytest.mark.parametrize(
-    "command", [["results"], ["results", "--json"], ["results", "--csv"], ["results", "--markdown"], pytest.param(["figure"], marks=pytest.mark.slow)]
+    "command",
+    [
+        ["results"],
+        ["results", "--json"],
+        ["results", "--csv"],
+        ["results", "--markdown"],
+        pytest.param(["figure"], marks=pytest.mark.slow),
+    ],
 )
 def test_commands_read_older_rows(
     stored: Path, newer: None, command: list[str], capsys: pytest.CaptureFixture[str]
