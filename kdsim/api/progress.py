@@ -82,7 +82,7 @@ def _on_terminal() -> Iterator[tuple[Callable[[Progress], None], Callable[[str],
         def show(progress: Progress) -> None:
             bar.update(task, description="running", completed=progress.share, total=1.0, rate=meter.text(progress))
 
-        yield show, lambda line: bar.update(task, description=line)
+        yield show, lambda line: bar.update(task, description=line, refresh=True)
 
 
 @contextmanager
