@@ -77,12 +77,12 @@ class _Reader:
 
     def __init__(self, found: dict[str, bytes], digest_of: Callable[[Any], str]) -> None:
         self.found, self.digest_of = found, digest_of
+        self._seen: list[Any] = []
 
     def read_class(self, cls: type) -> None:
         if cls.__module__ != MAIN:
             return self.read_module(cls.__module__)
-        key = f"class {cls.__qualname__}"
-        if key in self.found:
+        if self._is_known(cls):
             return None
         if "<locals>" in cls.__qualname__:
             raise NoSource("a function made it")
@@ -90,14 +90,14 @@ class _Reader:
         text = _class_in(cell, cls.__name__)
         if text is None:
             raise NoSource("")
-        self.found[key] = text.encode()
+        self.found[self._free(f"class {cls.__qualname__}")] = text.encode()
         for base in cls.__mro__[1:]:
             self.read_class(base)
         for name, value in vars(cls).items():
             if isinstance(value, _FUNCTIONS):
                 for function in _plain_functions(value):
                     self.read_method(f"{cls.__qualname__}.{name}", function, file)
-            elif not _is_python(name):
+            elif not _is_python(name) and not isinstance(value, types.MemberDescriptorType):
                 self.read_value(f"{cls.__qualname__}.{name}", value)
         return self.read_names(text, own=cls.__name__)
 
@@ -111,14 +111,13 @@ class _Reader:
     def read_function(self, name: str, function: types.FunctionType) -> None:
         if function.__module__ != MAIN:
             return self.read_module(function.__module__)
-        key = f"function {name}"
-        if key in self.found:
+        if self._is_known(function):
             return None
         cell = "".join(linecache.getlines(function.__code__.co_filename))
         text = _function_in(cell, function.__code__.co_firstlineno)
         if text is None:
             raise NoSource(f"the source of {name}, which it uses, is not known")
-        self.found[key] = text.encode()
+        self.found[self._free(f"function {name}")] = text.encode()
         self.read_settings(name, function)
         return self.read_names(text)
 
@@ -139,7 +138,8 @@ class _Reader:
                 self.read_value(name, space[name])
 
     def read_value(self, name: str, value: Any) -> None:
-        value = inspect.unwrap(value) if isinstance(value, types.FunctionType) else value
+        if isinstance(written := inspect.unwrap(value) if callable(value) else None, types.FunctionType):
+            value = written
         if isinstance(value, types.ModuleType):
             self.read_module(value.__name__)
         elif isinstance(value, types.FunctionType):
@@ -170,6 +170,18 @@ class _Reader:
                 return f"{form} {hashlib.sha256(array.tobytes()).hexdigest()}".encode()
         kind = type(value).__name__
         raise NoSource(f"it uses {name}, of type {kind}, which is neither a number, a text nor an array")
+
+    def _is_known(self, definition: Any) -> bool:
+        """Whether it was read before; from now on it was."""
+        known = any(each is definition for each in self._seen)
+        self._seen.append(definition)
+        return known
+
+    def _free(self, key: str) -> str:
+        """The key, or another one where a class or function of that name was read that is no longer the notebook's."""
+        while key in self.found:
+            key += "'"
+        return key
 
     def read_module(self, name: str) -> None:
         """What a module that was imported stands on; of a library its version stands for it."""

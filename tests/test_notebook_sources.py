@@ -120,6 +120,25 @@ def test_arrays_and_values_of_attributes_count(run: Run) -> None:
     assert len(set(digests)) == len(digests)
 
 
+def test_two_classes_of_one_name_both_count(run: Run) -> None:
+    """The base is the class that was there when the subclass was made; its method uses the one that is there now."""
+    run(BEFORE + CLASS)
+    sub = "@dataclass(frozen=True)\nclass Sub(Own):\n    def mean(self, p):\n        return Own().mean(p)\n"
+    own = run(sub)["Sub"]
+    before = source_digest(own)
+    run(CLASS.replace("return p\n", "return 1 * p\n"))
+    assert source_digest(own) != before
+
+
+def test_functions_that_are_remembered_count(run: Run) -> None:
+    code = "from functools import cache\nWEIGHTS = 1\n@cache\ndef helper(value):\n    return {}"
+    digests = []
+    for number in (1, 2):
+        run(code.format(number))
+        digests.append(source_digest(run(CLASS)["Own"]))
+    assert digests[0] != digests[1]
+
+
 def test_a_subclass_without_methods(run: Run) -> None:
     """Its source is known from when it was made; its base counts."""
     code = "@dataclass(frozen=True)\nclass Sub(Own):\n    more: int = {}\n"

@@ -44,7 +44,8 @@ def load(what: Any = "results", study: Any = None, *, out: str | Path = "results
             name = folder.absolute().name
             return read_result(Store(folder.absolute().parent).latest(name), _figure(study, name))
         return _in_store(Store(folder), study)
-    if isinstance(what, Path) or (isinstance(what, str) and ("/" in what or what == "results")):
+    is_file = isinstance(what, (str, Path)) and str(what).endswith(".py")
+    if not is_file and (isinstance(what, Path) or (isinstance(what, str) and ("/" in what or what == "results"))):
         raise ConfigError(f"folder {str(what)!r} is not there: must be a results folder, or the folder of a run in it")
     require(study is None, "study", study, "None where the first argument is a study")
     return _in_store(Store(out), what)
