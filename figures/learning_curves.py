@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -76,7 +77,8 @@ def _curve(ax: Axes, curve: pd.DataFrame, name: str, color: Any) -> None:
 
 def _scales(ax: Axes, name: str) -> None:
     """Logarithmic where something positive is drawn; accuracies are not."""
-    values = [value for line in ax.lines for value in line.get_ydata() if value > 0 and math.isfinite(value)]
+    drawn = (float(value) for line in ax.lines for value in np.asarray(line.get_ydata(), dtype=float))
+    values = [value for value in drawn if value > 0 and math.isfinite(value)]
     ax.set_xscale("log")
     if name != "accuracy" and values:
         ax.set_yscale("log")

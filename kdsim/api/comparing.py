@@ -18,9 +18,10 @@ from kdsim.config import ConfigError, require
 from kdsim.measure.comparison import ALPHA, holm
 from kdsim.measure.floors import CONFIDENCE
 
-UNCOMPARED = ("replica", "diverged_at", "seconds")
+UNCOMPARED = ("replica", "diverged_at", "seconds", "images_per_replica_second")
 """Columns of the table of replicas that are no measurements."""
 SHOWN_ROWS = 12
+_MISSING = "(no such setting)"
 COLUMNS = (
     "label", "quantity", "a", "b", "difference", "low", "high", "p", "adjusted", "significant", "method", "replicas",
 )  # fmt: skip
@@ -104,6 +105,7 @@ def compare(a: Result, b: Result) -> Comparison:
         require(isinstance(value, Result), what, value, "a Result, as kdsim.run and kdsim.load give it")
     settings = [[flat(each) for each in result.configurations] for result in (a, b)]
     differing = _differing(*settings)
+    told = {key: values for key, values in differing.items() if _MISSING not in values}  # else a part's class differs
     pairs = _partners(a, b, settings, set(differing))
     rows = [row for one, other in pairs for row in _differences(a, b, one, other)]
     if not rows:
@@ -112,7 +114,7 @@ def compare(a: Result, b: Result) -> Comparison:
     known = frame["p"].notna()
     frame.loc[known, "adjusted"] = holm(frame.loc[known, "p"].tolist())
     frame["significant"] = frame["adjusted"] < ALPHA
-    changes = [(key, *values) for key, values in differing.items()]
+    changes = [(key, *values) for key, values in told.items()]
     differs = pd.DataFrame(changes, columns=["setting", "a", "b"], dtype=object)
     left = [(side, str(result["label"].iloc[number])) for side, result, own in (("a", a, 0), ("b", b, 1))
             for number in range(len(result)) if number not in {pair[own] for pair in pairs}]  # fmt: skip
@@ -124,10 +126,10 @@ def _text(value: Any) -> str:
 
 
 def _differing(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
-    """Settings that are the same within each result and not in both, with their values; None where there is none."""
+    """Settings that are the same within each result and not in both, with their values; `_MISSING` stands for none."""
     found = {}
     for key in dict.fromkeys(key for each in (*a, *b) for key in each):
-        values = [[each.get(key) for each in side] for side in (a, b)]
+        values = [[each.get(key, _MISSING) for each in side] for side in (a, b)]
         same = all(value == side[0] for side in values for value in side)
         if same and values[0][0] != values[1][0]:
             found[key] = values[0][0], values[1][0]

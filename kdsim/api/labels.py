@@ -40,6 +40,9 @@ def flat(configuration: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def varying(configurations: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The dotted keys in which configurations differ, each with the value of every one; None where it has no such key.
 
+    A key that some have and others lack belongs to a part whose class differs, which tells them apart already; it
+    counts only if those that have it differ.
+
     Example:
         >>> varying([{"class": "Cell", "seed": 0, "replicas": 2}, {"class": "Cell", "seed": 1, "replicas": 2}])
         {'seed': [0, 1]}
@@ -48,8 +51,8 @@ def varying(configurations: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]
     if len({each.get(CLASS) for each in configurations}) > 1:  # trainings, teachers and computations in one study
         every = [{"kind": each.get(CLASS), **own} for each, own in zip(configurations, every, strict=True)]
     keys = dict.fromkeys(key for own in every for key in own)
-    found = {key: [own.get(key) for own in every] for key in keys}
-    return {key: values for key, values in found.items() if len({repr(value) for value in values}) > 1}
+    differing = [key for key in keys if len({repr(own[key]) for own in every if key in own}) > 1]
+    return {key: [own.get(key) for own in every] for key in differing}
 
 
 def label_columns(rows: Sequence[Mapping[str, Any]], configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -67,6 +70,8 @@ def label_columns(rows: Sequence[Mapping[str, Any]], configurations: Sequence[Ma
         name = _column(key, values, rows)
         stated = all(name in row for row in rows)
         columns.setdefault(name, [row.get(name) for row in rows] if stated else values)
+    if "supervision" in columns and any(row.get("level") is not None for row in rows):
+        columns["level"] = [row.get("level") for row in rows]
     first = [name for name in ("supervision", "level") if name in columns]
     columns = {name: columns[name] for name in dict.fromkeys([*first, *columns])}
     names = _unique([_text(row, columns, number) for number, row in enumerate(rows)])
