@@ -6,13 +6,19 @@ from typing import Annotated
 
 import typer
 
-from kdsim.cli import console
+from kdsim.cli import completion, console
 from kdsim.cli.options import Json
 
 
 def columns(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="a column, or a part of its name", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="a column, or a part of its name",
+            show_default=False,
+            autocompletion=completion.columns,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -39,6 +39,14 @@ def kinds(incomplete: str) -> Offered:
     return [(name, kind.summary) for name, kind in KINDS.items() if name.startswith(incomplete)]
 
 
+def columns(incomplete: str) -> Offered:
+    """Typer's completion of a column of results."""
+    from kdsim.results import schema
+
+    found = {column.name: column.meaning for column in schema.columns() if column.name.startswith(incomplete)}
+    return list(found.items())
+
+
 def keys(ctx: typer.Context, incomplete: str) -> Offered:
     """Typer's completion of `--set`: keys of the study or problem that is named; of a study file none are known."""
     from kdsim.cli.lists import KINDS

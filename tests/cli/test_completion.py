@@ -45,6 +45,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         ("kdsim verify-claims p", ["p1", "p2"]),
         ("kdsim verify-claims --only p", ["p1", "p2"]),
         ("kdsim gallery bat", ["batch-sweep"]),
+        ("kdsim columns stationa", ["stationary"]),
         ("kdsim run-study noise-sweep --engine t", ["torch"]),
         (f"kdsim run-study {tiny_study.__file__} --set ", []),  # a study file is not run for this
     ],

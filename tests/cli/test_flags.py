@@ -64,6 +64,7 @@ FLAGS = {
 
 SINCE = {
     "list": "kind:str? --json:bool",
+    "columns": "name:str? --json:bool",
 }
 """Commands that came later, and options of the older ones."""
 

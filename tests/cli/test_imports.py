@@ -35,8 +35,10 @@ for words in {completions}:
 
 LINES = ["--help", "list", *(f"list {kind}" for kind in KINDS), *(f"list {kind} --json" for kind in KINDS)]
 LINES += ["list-studies", "run-study --help", "results --help", "train --help", "verify-claims --help", "data --help"]
+LINES += ["columns", "columns floor --json"]
 COMPLETIONS = ["kdsim ", "kdsim list ", "kdsim run-study no", "kdsim run-study noise-sweep --set prob"]
 COMPLETIONS += ["kdsim distill res", "kdsim train resnet8 --supervision ", "kdsim verify-claims t1", "kdsim predict --"]
+COMPLETIONS += ["kdsim columns flo"]
 
 
 def test_help_lists_and_completion_import_no_torch() -> None:
