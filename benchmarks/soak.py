@@ -133,7 +133,7 @@ def kept_steps(out: Path) -> int:
     total = sum(steps.values())
     for plan in store.unfinished.plans():
         done = 0
-        for file in store.unfinished.folder.glob(f"{plan.pack}*.pt"):
+        for file in store.unfinished.folder.glob(f"{plan.pack}*.safetensors"):
             content = read_checked(file)
             if "state" in content:
                 done += content["state"]["step"] * len(content["state"]["error"])

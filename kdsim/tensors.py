@@ -1,37 +1,31 @@
-"""Files of tensors and plain values, which notice when they were altered.
+"""Files of tensors and plain values, which notice when they were altered: safetensors, which any program reads.
 
-Nothing here executes anything. Files of tensors are read by `torch.load(weights_only=True)`, which calls nothing that
-it does not know, but takes the time and the memory that the file asks for; `require_plain` looks at the file first.
+The tensors stand in the file under numbers. Its metadata has, under `kdsim`, JSON of what they are part of
+(dictionaries, lists, tuples, numbers, texts) and the SHA-256 of that, of the tensors' header, and of their bytes. A
+tensor keeps the order of its strides, as of kernels that lie channels last: what is read is, bit for bit, what was
+written.
 """
 
 from __future__ import annotations
 
-import io
-import pickletools
-import zipfile
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import torch as safetensors
 
+from kdsim import pickled_tensors
 from kdsim.files import Damaged, not_read, sha256, storing, write_bytes
 from kdsim.untrusted import read_file
 
-FORMAT = 1
-HEAD = b"kdsim 1 sha256 "
-"""First bytes of a file of tensors; after them the SHA-256 of the rest in hexadecimal digits, and a line feed."""
-
-LARGEST_PICKLE = 5_000_000
-"""Parts of the object in a pickle, those counted again that occur in several places."""
-
-_TYPES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-PLAIN = (
-    "collections OrderedDict",
-    "torch._utils _rebuild_tensor_v2",
-    *(f"torch {kind}Storage" for kind in _TYPES),
-)
-"""Names in a file of tensors on a CPU and plain values."""
+FORMAT, SUFFIX = 2, ".safetensors"
+OLD_SUFFIX = ".pt"
+"""Of files of kdsim 1, see `kdsim.pickled_tensors`."""
+_METADATA, _KEY = "__metadata__", "kdsim"
+_LENGTH = 8
+"""Bytes of the length of the header, which stand before it."""
 
 
 def write_checked(path: Path, content: Mapping[str, Any]) -> None:
@@ -41,17 +35,34 @@ def write_checked(path: Path, content: Mapping[str, Any]) -> None:
 
     Raises:
         StorageError: it cannot be written.
+        TypeError: the content has something else.
     """
-    stream = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, stream)
-    data = stream.getvalue()
+    tensors: dict[str, torch.Tensor] = {}
+    text = json.dumps(_encoded(dict(content), tensors, set()), separators=(",", ":"))
+    bare = safetensors.save(tensors)
+    length = int.from_bytes(bare[:_LENGTH], "little")
+    header, data = json.loads(bare[_LENGTH : _LENGTH + length]), memoryview(bare)[_LENGTH + length :]
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, HEAD + sha256(data).encode() + b"\n", data)
+    write_bytes(path, head_of(header, text, data), data)
+
+
+def head_of(header: Mapping[str, Any], text: str, data: bytes | memoryview) -> bytes:
+    """What stands in a file before the bytes of its tensors.
+
+    Args:
+        header: of safetensors: name to type, shape and place of each tensor.
+        text: JSON of what they are part of.
+        data: their bytes.
+    """
+    said = json.dumps({"format": FORMAT, "sha256": _checksum(header, text, data), "content": text})
+    head = json.dumps({_METADATA: {_KEY: said}, **header}, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % _LENGTH)  # the tensors' bytes begin at a multiple of eight
+    return len(head).to_bytes(_LENGTH, "little") + head
 
 
 def read_checked(path: Path) -> dict[str, Any]:
-    """What `write_checked` wrote; no code in the file is run.
+    """What `write_checked` wrote, here or in kdsim 1; no code in the file is run.
 
     Raises:
         Damaged: the file is missing, truncated, altered, of another format or something else.
@@ -60,148 +71,110 @@ def read_checked(path: Path) -> dict[str, Any]:
         whole = read_file(path)
     except OSError as error:
         raise not_read(error, f"{path} cannot be read: {error.strerror}", path) from None
-    end = len(HEAD) + 64
-    if not whole.startswith(HEAD) or whole[end : end + 1] != b"\n":
-        raise Damaged(f"{path} is not a file of kdsim, or its first bytes are lost: delete it to start over", path)
-    data = whole[end + 1 :]
-    expected, found = whole[len(HEAD) : end].decode("ascii", "replace"), sha256(data)
-    if found != expected:
-        why = f"its SHA-256 is {found[:12]}..., it should be {expected[:12]}..."
-        raise Damaged(f"{path} is truncated or altered: {why}; delete it to start over", path)
+    if whole.startswith(pickled_tensors.HEAD):
+        return _read_old(path, whole)
     try:
-        require_plain(data)
-        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-        require_tensors(content)
-    except Exception as error:  # a hostile or foreign file makes the reader raise almost anything
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Damaged(f"{path} holds more than tensors and plain values, and is not read: {line:.200}", path) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        length = int.from_bytes(whole[:_LENGTH], "little")
+        header = json.loads(whole[_LENGTH : _LENGTH + length])
+        said = json.loads(header.pop(_METADATA)[_KEY])
+        format_, expected, text = said["format"], said["sha256"], said["content"]
+        found = _checksum(header, text, memoryview(whole)[_LENGTH + length :])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _not_ours(path) from None
+    if format_ != FORMAT:
         raise Damaged(f"{path} has another format than {FORMAT}: read it with the kdsim that wrote it", path)
+    _require_same(path, expected, found)
+    try:
+        content = _decoded(json.loads(text), safetensors.load(whole))
+        if not isinstance(content, dict):
+            raise ValueError("it is no dictionary")
+    except Exception as error:  # a hostile file makes the reader raise almost anything
+        raise _foreign(path, error) from None
+    return content
+
+
+def _read_old(path: Path, whole: bytes) -> dict[str, Any]:
+    """The content of a file of kdsim 1."""
+    end = len(pickled_tensors.HEAD) + 64
+    if whole[end : end + 1] != b"\n":
+        raise _not_ours(path)
+    data = whole[end + 1 :]
+    _require_same(path, whole[len(pickled_tensors.HEAD) : end].decode("ascii", "replace"), sha256(data))
+    try:
+        content = pickled_tensors.unpickled(data)
+    except Exception as error:  # a hostile or foreign file makes the reader raise almost anything
+        raise _foreign(path, error) from None
+    if not isinstance(content, dict) or content.get("format") != pickled_tensors.FORMAT:
+        raise Damaged(f"{path} has another format: read it with the kdsim that wrote it", path)
     return {name: value for name, value in content.items() if name != "format"}
 
 
-# Other people's files ---------------------------------------------------------------------------
+def _not_ours(path: Path) -> Damaged:
+    return Damaged(f"{path} is not a file of kdsim, or its first bytes are lost: delete it to start over", path)
 
 
-def require_plain(data: bytes) -> None:
-    """Refuse what `torch.save` does not write of tensors and plain values.
-
-    The file must unpack to no more than its length, its pickle may name nothing but tensors, and the object in it may
-    not be larger than `LARGEST_PICKLE`: a hundred bytes can describe one with 2^60 parts, to be hashed or printed.
-
-    Raises:
-        ValueError: one of these; the message says which.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            size = sum(entry.file_size for entry in entries)
-            if size > len(data):
-                raise ValueError(f"it unpacks to {size:,} bytes, more than it has")
-            for entry in entries:
-                if entry.filename.endswith("data.pkl"):
-                    _require_small(archive.read(entry))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"it is no file of tensors ({error})") from None
+def _require_same(path: Path, expected: Any, found: str) -> None:
+    if found != expected:
+        why = f"its SHA-256 is {found[:12]}..., it should be {str(expected)[:12]}..."
+        raise Damaged(f"{path} is truncated or altered: {why}; delete it to start over", path)
 
 
-def require_tensors(content: Any) -> None:
-    """Refuse tensors that claim more numbers than their file has, or are of a type beside the plain one.
-
-    Raises:
-        ValueError: there is one.
-    """
-    if isinstance(content, dict):
-        content = [*content.keys(), *content.values()]
-    if isinstance(content, (list, tuple)):
-        for item in content:
-            require_tensors(item)
-    elif isinstance(content, torch.Tensor):
-        if type(content) is not torch.Tensor or content.layout != torch.strided or content.device.type != "cpu":
-            raise ValueError("it has a tensor of a special kind")
-        if content.numel() * content.element_size() > content.untyped_storage().nbytes():
-            raise ValueError(f"it has a tensor of {content.numel():,} numbers, and not as many bytes")
+def _foreign(path: Path, error: Exception) -> Damaged:
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return Damaged(f"{path} holds more than tensors and plain values, and is not read: {line:.200}", path)
 
 
-class _Part:
-    """An object that a pickle makes: what it is, its size, and whether it is part of another one."""
-
-    def __init__(self, kind: str, parts: Iterable[_Part] = ()) -> None:
-        self.kind, self.size, self.used = kind, 1, False
-        self.add(parts)
-
-    def add(self, parts: Iterable[_Part]) -> None:
-        for part in parts:
-            part.used = True
-            self.size += part.size
-        if self.size > LARGEST_PICKLE:
-            raise ValueError(f"its content has more than {LARGEST_PICKLE:,} parts")
+def _checksum(header: Mapping[str, Any], text: str, data: bytes | memoryview) -> str:
+    """SHA-256 of everything in the file but for itself."""
+    head = json.dumps(header, sort_keys=True, separators=(",", ":"))
+    return sha256(b"".join([head.encode(), b"\0", text.encode(), b"\0", data]))
 
 
-_MARK = object()
-_MAPPINGS = ("EMPTY_DICT", "collections OrderedDict()")
-_FILLS = {
-    "APPEND": ("EMPTY_LIST",), "APPENDS": ("EMPTY_LIST",), "SETITEM": _MAPPINGS, "SETITEMS": _MAPPINGS,
-    "BUILD": _MAPPINGS[1:],
-}  # fmt: skip
-"""Instructions that put something into an object, and which objects take it: into a tensor they would write numbers."""
+# What the tensors are part of: a list of a letter and a value for each that JSON does not have ------
 
 
-def _require_small(pickle: bytes) -> None:
-    """Go through the instructions of a pickle with sizes in place of objects."""
-    stack: list[_Part | object] = []
-    memory: dict[int, _Part] = {}
-    for instruction, argument, _ in pickletools.genops(pickle):
-        name = instruction.name
-        if name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
-            raise ValueError(f"it has the instruction {name}")
-        if name == "GLOBAL" and argument not in PLAIN:
-            raise ValueError(f"it names {argument:.100}")
-        if name == "MARK":
-            stack.append(_MARK)
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
-            memory[len(memory) if argument is None else argument] = _top(stack)
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            if argument not in memory:
-                raise ValueError("it refers to what it does not hold")
-            stack.append(memory[argument])
-        elif instruction.stack_before or instruction.stack_after:
-            _step(stack, f"{argument}" if name == "GLOBAL" else name, instruction)
+def _encoded(value: Any, tensors: dict[str, torch.Tensor], storages: set[int]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return ["t", *_kept(value, tensors, storages)]
+    if isinstance(value, Mapping):
+        return ["d", [[_plain(key), _encoded(item, tensors, storages)] for key, item in value.items()]]
+    if isinstance(value, (list, tuple)):
+        return ["l" if isinstance(value, list) else "u", [_encoded(item, tensors, storages) for item in value]]
+    return _plain(value)
 
 
-def _step(stack: list[_Part | object], name: str, instruction: pickletools.OpcodeInfo) -> None:
-    """Take what the instruction takes, and leave one part for what it leaves."""
-    taken: list[_Part] = []
-    before = [kind.name for kind in instruction.stack_before]
-    if "mark" in before:
-        while stack and stack[-1] is not _MARK:
-            taken.append(_pop(stack))
-        if not stack:
-            raise ValueError("it has an instruction without its mark")
-        stack.pop()
-        before = before[: before.index("mark")]
-    if name in _FILLS:
-        taken += [_pop(stack) for _ in before[1:]]
-        target = _top(stack)
-        if target.kind not in _FILLS[name]:
-            raise ValueError(f"it has the instruction {name} for what does not take it")
-        if target.used:  # its size has been counted
-            raise ValueError("it changes what is part of something else")
-        target.add(taken)
-        return
-    taken += [_pop(stack) for _ in before]
-    if instruction.stack_after:
-        # A call takes its arguments and, below them, what is called.
-        stack.append(_Part(f"{taken[-1].kind}()" if name == "REDUCE" else name, taken))
+def _plain(value: Any) -> Any:
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"a file of tensors and plain values cannot hold a {type(value).__name__}")
 
 
-def _top(stack: list[_Part | object]) -> _Part:
-    if not stack or not isinstance(stack[-1], _Part):
-        raise ValueError("it has an instruction without its arguments")
-    return stack[-1]
+def _kept(tensor: torch.Tensor, tensors: dict[str, torch.Tensor], storages: set[int]) -> tuple[str, list[int]]:
+    """Its number, and the order of its dimensions in memory; none but their own where they overlap."""
+    tensor = tensor.detach().cpu()
+    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
+    if not tensor.permute(order).is_contiguous():
+        order = list(range(tensor.dim()))
+    kept = tensor.permute(order).contiguous()
+    storage = kept.untyped_storage()
+    if storage.nbytes() != kept.numel() * kept.element_size() or storage.data_ptr() in storages:
+        kept = kept.clone()  # a part of another, or twice the same
+        storage = kept.untyped_storage()
+    storages.add(storage.data_ptr())
+    number = str(len(tensors))
+    tensors[number] = kept
+    return number, order
 
 
-def _pop(stack: list[_Part | object]) -> _Part:
-    found = _top(stack)
-    stack.pop()
-    return found
+def _decoded(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if not isinstance(value, list):
+        return value
+    kind, inner, *order = value
+    if kind == "t":
+        (order,) = order
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return tensors[inner].permute(back)
+    if kind == "d":
+        return {key: _decoded(item, tensors) for key, item in inner}
+    items = [_decoded(item, tensors) for item in inner]
+    return {"l": items, "u": tuple(items)}[kind]

@@ -23,7 +23,7 @@ GONE = 2**22 + 1
 @pytest.fixture
 def foreign(tmp_path: Path) -> Iterator[Path]:
     """A file that is being written, by a process whose number says nothing here."""
-    with temporary_beside(tmp_path / "a.pt") as temporary:
+    with temporary_beside(tmp_path / "a.safetensors") as temporary:
         name = temporary.with_name(temporary.name.replace(f".{os.getpid()}-", f".{GONE}-"))
         name.write_text("half")
         yield name
@@ -43,7 +43,7 @@ def test_what_somebody_writes_stays(tmp_path: Path, foreign: Path) -> None:
 
 def test_what_nobody_writes_goes(tmp_path: Path) -> None:
     """Also under the number of a process that lives: it may be another one's by now."""
-    with temporary_beside(tmp_path / "a.pt") as temporary:
+    with temporary_beside(tmp_path / "a.safetensors") as temporary:
         names = [temporary, temporary.with_name(temporary.name.replace(f".{os.getpid()}-", f".{GONE}-"))]
     names[0].write_text("half")
     names[1].mkdir()
@@ -56,7 +56,7 @@ def test_what_nobody_writes_goes(tmp_path: Path) -> None:
 
 
 def test_two_may_write_at_a_time(tmp_path: Path, foreign: Path) -> None:
-    with temporary_beside(tmp_path / "b.pt") as temporary:
+    with temporary_beside(tmp_path / "b.safetensors") as temporary:
         temporary.write_text("half")
         sweep(tmp_path)
         assert temporary.exists() and foreign.exists()
@@ -76,7 +76,7 @@ def test_a_writer_that_is_killed_holds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reason", ["no locks", "another writes", "another host"])
 def test_without_a_lock_age_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
-    with temporary_beside(tmp_path / "a.pt") as temporary:
+    with temporary_beside(tmp_path / "a.safetensors") as temporary:
         pass
     if reason == "no locks":
 
@@ -92,7 +92,7 @@ def test_without_a_lock_age_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     old(temporary, files.STALE_SECONDS - 60)
     old(older, files.STALE_SECONDS + 60)
     if reason == "another writes":
-        with temporary_beside(tmp_path / "b.pt"):
+        with temporary_beside(tmp_path / "b.safetensors"):
             sweep(tmp_path)
     else:
         sweep(tmp_path)
@@ -107,15 +107,15 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT])
 def test_what_cannot_be_read_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    write_checked(tmp_path / "a.pt", {"x": 1})
+    write_checked(tmp_path / "a.safetensors", {"x": 1})
 
     def failing(path: Path, most: int = 0) -> bytes:
         raise OSError(code, os.strerror(code), str(path))
 
     monkeypatch.setattr(tensors, "read_file", failing)
     with pytest.raises(Unreadable, match="which is no damage: it is left as it is") as caught:
-        read_checked(tmp_path / "a.pt")
-    assert str(tmp_path / "a.pt") in str(caught.value) and os.strerror(code) in str(caught.value)
+        read_checked(tmp_path / "a.safetensors")
+    assert str(tmp_path / "a.safetensors") in str(caught.value) and os.strerror(code) in str(caught.value)
 
 
 def test_what_is_not_there_is_damage(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 BOTTOM = {"config", "sources", "study_files", "notebook_sources", "data_files", "setting_texts", "plain_text"}
 BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted", "fingerprint", "intervals"}
-BASE |= {"conventions", "tensors"}
+BASE |= {"conventions", "tensors", "pickled_tensors"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
 TRAINED = {"engines", "networks", "training"}
 ALLOWED: dict[str, set[str]] = {
@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "conventions": set(),
     "untrusted": set(),
     "files": {"config", "untrusted"},
-    "tensors": {"files", "untrusted"},
+    "tensors": {"files", "untrusted", "pickled_tensors"},
+    "pickled_tensors": set(),
     "plain_text": set(),
     "threads": set(),
     "problems": BASE,

@@ -15,7 +15,8 @@ import torch
 from kdsim.config import ConfigError
 from kdsim.data.unpickle import unpickle
 from kdsim.files import sha256
-from kdsim.tensors import HEAD, LARGEST_PICKLE, read_checked, require_plain, require_tensors, write_checked
+from kdsim.pickled_tensors import HEAD, LARGEST_PICKLE, require_plain, require_tensors
+from kdsim.tensors import read_checked, write_checked
 from kdsim.untrusted import read_file
 
 
@@ -46,8 +47,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     }
     require_plain(saved(content))
     require_tensors(content)
-    write_checked(tmp_path / "x.pt", content)
-    assert read_checked(tmp_path / "x.pt")["c"] == content["c"]
+    write_checked(tmp_path / "x.safetensors", content)
+    assert read_checked(tmp_path / "x.safetensors")["c"] == content["c"]
 
 
 @pytest.mark.parametrize(
@@ -72,16 +73,17 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_what_is_not_plain_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         require_plain(data)
-    file = tmp_path / "x.pt"
+    file = tmp_path / "x.safetensors"
     file.write_bytes(HEAD + sha256(data).encode() + b"\n" + data)
     with pytest.raises(ConfigError, match="is not read"):
         read_checked(file)
 
 
 def test_a_tensor_has_as_many_bytes_as_it_says(tmp_path: Path) -> None:
-    write_checked(tmp_path / "x.pt", {"a": [torch.zeros(1).expand(10**12)]})
+    data = saved({"format": 1, "a": [torch.zeros(1).expand(10**12)]})
+    (tmp_path / "x.safetensors").write_bytes(HEAD + sha256(data).encode() + b"\n" + data)
     with pytest.raises(ConfigError, match="1,000,000,000,000 numbers"):
-        read_checked(tmp_path / "x.pt")
+        read_checked(tmp_path / "x.safetensors")
 
 
 def test_what_never_ends_is_no_file(tmp_path: Path) -> None:

@@ -24,10 +24,7 @@ class Decomposition:
 
     an identity for each replica's tail averages, so the measured parts add up to the measured floor to rounding.
 
-    Attributes:
-        measured_cross_term: 2 <s, E[theta - theta_m]>.
-        measured_variance: E|theta - theta_m|^2.
-        mean_dist_sq: |E theta - theta*|^2, unbiased (see `squared_norm_of_mean`); None with fewer than 3 replicas.
+    What each field is says the schema of results: `kdsim columns`, kdsim/results/columns/measured.py.
     """
 
     measured_cross_term: float | None

@@ -27,19 +27,7 @@ run whose floor is its start, to this fraction, has not moved."""
 class Measurement:
     """What a run showed. Intervals are 95 % t-intervals over independent replicas.
 
-    Attributes:
-        floor: mean over replicas of the tail average of |theta - theta*|^2; None if any replica diverged, since
-            the survivors' mean says nothing of the expectation.
-        excess_risk_floor: likewise for the excess risk, averaged over the checkpoints in the tail.
-        fluctuation: mean over replicas of the standard deviation of |theta - theta*|^2 within the tail. It is the whole
-            fluctuation where the tail is many relaxation times 1/(alpha mu) long, and low where it is not.
-        stationary: no drift between the halves of the tail (see DRIFT_Z_LIMIT and ONE_WAY) or a floor that is zero to
-            rounding. None where that is not known: fewer than FEWEST_REPLICAS replicas (unless they agree exactly), a
-            tail of a single sample, or a run that has not left its start.
-        drift_z: change of the tail average from its first to its second half, in standard errors over replicas.
-        diverged: number of replicas that diverged.
-        accuracy, bcp_l2: means over the checkpoints in the tail.
-        replicas: R.
+    What each field is says the schema of results: `kdsim columns`, kdsim/results/columns/measured.py.
     """
 
     floor: float | None

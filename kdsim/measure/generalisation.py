@@ -32,11 +32,7 @@ class Generalisation:
     the pool. Their difference is the gap; it is measured as the difference of the two excesses over theta*, which has
     the same mean, since theta* does not depend on the training set, and a far smaller variance.
 
-    Attributes:
-        empirical_dist_sq: |theta_hat - theta*|^2, theta_hat the minimiser of the replica's own empirical objective.
-        empirical_excess_risk: BCP loss of theta_hat above that of theta*.
-        empirical_train_loss, empirical_gap, empirical_accuracy: at theta_hat.
-        train_loss, population_loss, generalisation_gap: at the end of SGD.
+    What each field is says the schema of results: `kdsim columns`, kdsim/results/columns/measured.py.
     """
 
     empirical_dist_sq: float | None

@@ -1,7 +1,7 @@
 """Finished cells on disk: a folder each, with checksums of everything in it.
 
 cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
-cells/<digest>/weights-<replica>.pt where networks were trained
+cells/<digest>/weights-<replica>.safetensors where networks were trained
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ if TYPE_CHECKING:  # reading cell.json needs no tables
 
 SUPERSEDED = "superseded"
 """Folder of results that newer ones have replaced."""
-CELLS, CELL_FILE, WEIGHTS_FILE = "cells", "cell.json", "weights-{:03d}.pt"
+CELLS, CELL_FILE, WEIGHTS_FILE = "cells", "cell.json", "weights-{:03d}.safetensors"
+OLD_WEIGHTS_FILE = "weights-{:03d}.pt"
+"""Of kdsim 1; it is read."""
 TABLE_BYTES, TABLE_GROWTH = 1 << 28, 64
 """A table may unpack to so many bytes, and so many times the length of its file: measurements do not compress well."""
 DURABLE_SECONDS = 1.0
@@ -213,8 +215,9 @@ class Cells:
         for name, expected in info["files"].items():
             self._intact(digest, name, expected)
         for number in range(info["weights"]):
-            if not (file := self.cell_folder(digest) / WEIGHTS_FILE.format(number)).is_file():
-                raise self.damaged(digest, f"{file.name} is missing")
+            files = [self.cell_folder(digest) / name.format(number) for name in (WEIGHTS_FILE, OLD_WEIGHTS_FILE)]
+            if not any(file.is_file() for file in files):
+                raise self.damaged(digest, f"{files[0].name} is missing")
         return info
 
     def read_cell(self, digest: str) -> StoredCell:
@@ -277,7 +280,7 @@ class Cells:
         folder = self.cell_folder(digest)
         require_no_link(folder)
         sums = {name: sha256(read_file(folder / name)) for name in sorted(_TABLES) if (folder / name).exists()}
-        weights = len(list(folder.glob(WEIGHTS_FILE.replace("{:03d}", "*"))))
+        weights = len(self.weights_files(digest))
         try:
             text = signed_text({**info, "schema": STORE_VERSION, "files": sums, "weights": weights})
         except (ValueError, RecursionError) as error:  # a number that strict JSON has not
@@ -286,7 +289,9 @@ class Cells:
 
     def weights_files(self, digest: str) -> list[Path]:
         """Files of the trained networks of a finished training, one a replica; `kdsim.study.weights` reads them."""
-        return sorted(self.cell_folder(digest).glob(WEIGHTS_FILE.replace("{:03d}", "*")))
+        folder = self.cell_folder(digest)
+        names = (name.replace("{:03d}", "*") for name in (WEIGHTS_FILE, OLD_WEIGHTS_FILE))
+        return sorted((file for name in names for file in folder.glob(name)), key=lambda file: file.stem)
 
     def row(self, study: str, digest: str, info: dict[str, Any]) -> dict[str, Any]:
         """The row of a stored cell from the content of its cell.json, see `kdsim.results.rows.stored_row`.

@@ -47,12 +47,16 @@ def _can_exist(path: Path) -> bool:
     return True
 
 
-def notes(stored: StudyResults) -> Iterator[str]:
-    """What there is to know of a stored run beside its table, a line each."""
+def notes(stored: StudyResults, changed: Sequence[str] = ()) -> Iterator[str]:
+    """What there is to know of a stored run beside its table, a line each.
+
+    Args:
+        changed: what has changed since, beside files of data.
+    """
     for failure in stored.info.get("failures", []):
         yield f"not in this table: {failure}"
     yield from notes_on_rows(stored.records)
-    if changed := changed_files(stored.cells.values()):
+    if changed := [*changed, *changed_files(stored.cells.values())]:
         yield f"{', '.join(changed)} changed since: these results are of before"
 
 

@@ -1,8 +1,8 @@
 """Results on disk: where everything lies, written whole or not at all, refused when it is not ours.
 
 DIR/cells/<digest>/cell.json, curves.parquet, replicas.parquet, and spectrum.parquet where directions were recorded
-DIR/cells/<digest>/weights-<replica>.pt where networks were trained
-DIR/teachers/<digest>-<number>.pt                      a fitted teacher
+DIR/cells/<digest>/weights-<replica>.safetensors where networks were trained
+DIR/teachers/<digest>-<number>.safetensors                      a fitted teacher
 DIR/partial/<source of kdsim>                          work under way, see `kdsim.results.unfinished`
 DIR/damaged                                            what `run-study --repair` has set aside
 DIR/superseded                                         results that `run-study` has replaced by newer ones
@@ -155,7 +155,7 @@ class Store(Cells):
 
     def teacher_file(self, digest: str, number: int) -> Path:
         """File of a fitted teacher."""
-        return self.root / TEACHERS / f"{digest}-{number:03d}.pt"
+        return self.root / TEACHERS / f"{digest}-{number:03d}.safetensors"
 
     # Studies
 

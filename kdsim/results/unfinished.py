@@ -3,9 +3,9 @@
 DIR/partial/<source of kdsim> has
 
 <pack>.plan.json            which cells run together: an interrupted pack goes on as the same pack
-<pack>[-<block>].pt         the exact state of an engine (`kdsim.study.states`)
-<pack>-<block>.done.pt      a finished block of a pack that has several
-<digest>-r<replica>.pt      a replica of an interrupted training (`kdsim.training.checkpoints`)
+<pack>[-<block>].safetensors         the exact state of an engine (`kdsim.study.states`)
+<pack>-<block>.done.safetensors      a finished block of a pack that has several
+<digest>-r<replica>.safetensors      a replica of an interrupted training (`kdsim.training.checkpoints`)
 <digest>.lock               held by the process that runs the pack or training, or fits the teacher
 """
 
@@ -114,11 +114,11 @@ class Unfinished:
 
     def state_file(self, key: str) -> Path:
         """File of the state of a pack, or of a block of it."""
-        return self.folder / f"{key}.pt"
+        return self.folder / f"{key}.safetensors"
 
     def block_file(self, key: str) -> Path:
         """File of a finished block."""
-        return self.folder / f"{key}.done.pt"
+        return self.folder / f"{key}.done.safetensors"
 
     def forget(self, pack: str, keys: Sequence[str]) -> None:
         """Delete all that is kept of a pack and of its blocks, the plan last."""
@@ -182,7 +182,7 @@ class Unfinished:
 
     def names(self) -> set[str]:
         """Digests of the packs and trainings of which something is here, and of the cells of the packs."""
-        found = {file.name.partition("-")[0] for file in self.folder.glob("*-*.pt")}
+        found = {file.name.partition("-")[0] for file in self.folder.glob("*-*.safetensors")}
         for file in self.folder.glob(f"*{PLAN}"):
             with suppress(Damaged):
                 if (plan := self.read_plan(file)) is not None:
@@ -197,7 +197,7 @@ class Unfinished:
         Args:
             is_stored: whether the result of that digest is stored, and is of those points where these are known.
         """
-        for file in self.folder.glob("*-*.pt"):
+        for file in self.folder.glob("*-*.safetensors"):
             if is_stored(digest := file.name.partition("-")[0], None):
                 with self._if_free(digest) as free, suppress(OSError):
                     if free:
@@ -206,10 +206,11 @@ class Unfinished:
             with suppress(Damaged):
                 plan = self.read_plan(file)
                 if plan is not None and all(is_stored(digest, plan.population) for digest in plan.cells):
-                    names = (path.name for path in self.folder.glob(f"{plan.pack}*.pt"))
+                    names = (path.name for path in self.folder.glob(f"{plan.pack}*.safetensors"))
                     with self._if_free(plan.pack) as free:
                         if free:
-                            self.forget(plan.pack, [name.removesuffix(".pt").removesuffix(".done") for name in names])
+                            keys = (name.removesuffix(".safetensors").removesuffix(".done") for name in names)
+                            self.forget(plan.pack, list(keys))
         for file in self.folder.glob("*.lock"):
             if (lock := self.lock(file.stem)) is not None:  # nobody holds it
                 release(lock)

@@ -12,7 +12,7 @@ from typing import Any
 from kdsim.config import ConfigError
 from kdsim.files import Damaged, Unreadable, is_temporary
 from kdsim.plain_text import counted
-from kdsim.results.cells import CELL_FILE, CELLS, SUPERSEDED, UNSIGNED, WEIGHTS_FILE
+from kdsim.results.cells import CELL_FILE, CELLS, SUPERSEDED, UNSIGNED
 from kdsim.results.provenance import files_of, sha256_now, source_of
 from kdsim.results.store import (
     DAMAGED,
@@ -28,16 +28,15 @@ from kdsim.results.unfinished import PLAN, Unfinished
 from kdsim.sources import kdsim_digest
 from kdsim.study.states import read_state
 from kdsim.study.weights import read_weights
-from kdsim.tensors import read_checked
+from kdsim.tensors import OLD_SUFFIX, SUFFIX, read_checked
 from kdsim.training.fitted import FittedTeacher
 from kdsim.training.trained import TrainedNetwork
 
 BROKEN, UNREAD, NOTICE = "damaged", "unreadable", "notice"
 
-_PIECE = re.compile(r"(?P<digest>[0-9a-f]+)(-\d+)?(?P<done>\.done)?\.pt")
-_CHECKPOINT = re.compile(r"(?P<digest>[0-9a-f]+)-(?P<replica>r\d+|all)\.pt")
+_PIECE = re.compile(r"(?P<digest>[0-9a-f]+)(-\d+)?(?P<done>\.done)?\.safetensors")
+_CHECKPOINT = re.compile(r"(?P<digest>[0-9a-f]+)-(?P<replica>r\d+|all)\.safetensors")
 _REASON = re.compile(r"is damaged: .* \((.*)\)$", re.DOTALL)
-_WEIGHTS = WEIGHTS_FILE.replace("{:03d}", "*")
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _cells(store: Store) -> Iterator[Finding | None]:
         try:
             info = store.read_cell(folder.name).info
             store.row("", folder.name, info)
-            files = sorted(folder.glob(_WEIGHTS))
+            files = store.weights_files(folder.name)
             if len(files) != info.get("weights", len(files)):
                 raise Damaged(f"{len(files)} files of weights, it should be {info['weights']}", folder)
             if info["schema"] != UNSIGNED and files:
@@ -198,14 +197,17 @@ def _under_way(store: Store, unfinished: Unfinished, goes_on: str) -> Iterator[F
     plans = {file.name.removesuffix(PLAN) for file in files if file.name.endswith(PLAN)}
     steps: dict[str, list[str]] = {}
     for file in files:
-        if file.suffix != ".pt":
+        if file.suffix == OLD_SUFFIX:
+            what = "is of a kdsim that wrote other files, and nothing goes on from it"
+            yield Finding(NOTICE, _place(store, file), what, "delete it, unless you go back to that kdsim")
+        if file.suffix != SUFFIX:
             continue
         yield None
         try:
             content = read_checked(file)
             state = content.get("state")
             if isinstance(state, dict):
-                read_state(unfinished, file.name.removesuffix(".pt"), None)
+                read_state(unfinished, file.name.removesuffix(".safetensors"), None)
         except ConfigError as error:
             yield _broken(store, file, error, start_over)
             continue

@@ -8,7 +8,8 @@ from typing import Any
 
 from kdsim.conventions import FEWEST_REPLICAS, LARGEST_CHANGE
 from kdsim.intervals import ends
-from kdsim.results.rows import TRAINING, predicted_floor
+from kdsim.results.rows import SIMULATION, TRAINING, predicted_floor
+from kdsim.results.schema import heading
 from kdsim.study.table_text import Table
 
 Row = Mapping[str, Any]
@@ -45,7 +46,7 @@ def number(value: float | None, digits: int = 4) -> str:
 def cells_table(rows: Sequence[Row]) -> Table:
     """What would be run, and theory's numbers for it."""
     table = _table(rows, optional=("sigma*^2", "T1'", "2nd order"))
-    _add(table, "sigma*^2", [number(row["sigma_star_sq"]) for row in rows])
+    _add(table, heading("sigma_star_sq"), [number(row["sigma_star_sq"]) for row in rows])
     _add(table, "floor", [number(predicted_floor(row)) for row in rows])
     _add_second_order(table, rows)
     _add_bound(table, "T1", rows, "bound")
@@ -63,13 +64,13 @@ def results_table(rows: Sequence[Row]) -> Table:
     table = _table(rows, optional=("problem", "fluct.", "2nd order", "T1"))
     _add(table, "floor", [_measured(row, "floor") for row in rows])
     if any(row["floor"] is None and row["excess_risk_floor"] is not None for row in rows):  # no distance, but a risk
-        _add(table, "excess risk", [_measured(row, "excess_risk_floor") for row in rows])
+        _add(table, heading("excess_risk_floor"), [_measured(row, "excess_risk_floor") for row in rows])
     if any(predicted_floor(row) is not None for row in rows):
         _add(table, "theory", [number(predicted_floor(row)) for row in rows])
         _add_second_order(table, rows)
         _add(table, "ratio", ["-" if row["ratio"] is None else f"{row['ratio']:.3f}" for row in rows])
     _add_bound(table, "T1", rows, "bound")
-    _add(table, "fluct.", [number(row["fluctuation"], 3) for row in rows])
+    _add(table, heading("fluctuation"), [number(row["fluctuation"], 3) for row in rows])
     marks = [_mark(row) for row in rows]
     if any(marks):
         _add(table, "", marks, numeric=False)
@@ -89,15 +90,8 @@ def _validation_table(rows: Sequence[Row]) -> Table:
     if "level" not in table.headers:
         _add(table, "level", [number(row["level"]) for row in rows])
     table.common["loss of the BCP"] = number(rows[0]["bayes_loss"])
-    for header, key in (
-        ("loss", "final_loss"),
-        ("above the BCP's", "excess_loss"),
-        ("fluct.", "fluctuation"),
-        ("|phi - p|", "bcp_l2"),
-        ("accuracy", "accuracy"),
-        ("ece", "ece"),
-    ):
-        _add(table, header, [_measured(row, key) for row in rows])
+    for key in ("final_loss", "excess_loss", "fluctuation", "bcp_l2", "accuracy", "ece"):
+        _add(table, heading(key, SIMULATION), [_measured(row, key) for row in rows])
     table.notes.append(
         "At the last step, on labels of held-out points, ± half the 95 % interval over replicas; fluct.: standard "
         "deviation of a replica's loss in the tail."
@@ -110,15 +104,8 @@ _TRAINING_IDENTITY = (
     "batch_size", "targets", "precision", "train_size", "seed", "replicas",
 )  # fmt: skip
 _TRAINING_SCORES = (
-    ("test acc.", "test_accuracy"),
-    ("test loss", "test_loss"),
-    ("test ece", "test_ece"),
-    ("acc.", "accuracy"),
-    ("loss", "loss"),
-    ("KL to p", "floor"),
-    ("noise acc.", "noise_accuracy"),
-    ("noise loss", "noise_loss"),
-)
+    "test_accuracy", "test_loss", "test_ece", "accuracy", "loss", "floor", "noise_accuracy", "noise_loss",
+)  # fmt: skip
 
 
 def planned_table(rows: Sequence[Row]) -> Table:
@@ -169,11 +156,11 @@ def _training_identity(rows: Sequence[Row]) -> Table:
 def training_table(rows: Sequence[Row]) -> Table:
     """What trainings gave, on test images and in the window."""
     table = _training_identity(rows)
-    for header, key in _TRAINING_SCORES:
-        if header in ("acc.", "loss") and any(row.get("test_accuracy") is not None for row in rows):
+    for key in _TRAINING_SCORES:
+        if key in ("accuracy", "loss") and any(row.get("test_accuracy") is not None for row in rows):
             continue
         if any(row.get(key) is not None for row in rows):
-            _add(table, header, [plus_minus(row, key) for row in rows])
+            _add(table, heading(key, TRAINING), [plus_minus(row, key) for row in rows])
     marks = [_training_mark(row) for row in rows]
     if any(marks):
         _add(table, "", marks, numeric=False)
@@ -295,7 +282,7 @@ def _add_second_order(table: Table, rows: Sequence[Row]) -> None:
     beyond = [_beyond_second_order(row) for row in rows]
     if any(values) or any(beyond):
         texts = [BEYOND if past else number(value) for past, value in zip(beyond, values, strict=True)]
-        _add(table, "2nd order", texts)
+        _add(table, heading("second_order_floor"), texts)
         table.notes.append("2nd order: the floor of the dynamics linearised at the optimum, at this step size.")
     if any(beyond):
         table.notes.append(

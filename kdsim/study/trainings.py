@@ -1,8 +1,8 @@
 """Cells that are trainings (`StudentTrainer`): in which order they run, their rows, and their weights on disk.
 
-DIR/cells/<digest>/weights-<replica>.pt beside cell.json and the tables, see `TrainedNetwork`
-DIR/teachers/<digest>-<number>.pt      a fitted teacher, see `FittedTeacher`
-DIR/partial/<source>/<digest>-r<replica>.pt      a replica of an interrupted training
+DIR/cells/<digest>/weights-<replica>.safetensors beside cell.json and the tables, see `TrainedNetwork`
+DIR/teachers/<digest>-<number>.safetensors      a fitted teacher, see `FittedTeacher`
+DIR/partial/<source>/<digest>-r<replica>.safetensors      a replica of an interrupted training
 """
 
 from __future__ import annotations

@@ -30,44 +30,7 @@ from kdsim.theory.stationary import NoStationaryDistribution, Stationary, curvat
 class Prediction:
     """Theory of one configuration. None where a quantity does not exist or its assumptions fail.
 
-    Attributes:
-        nu: mean per-class variance of the target.
-        entropy: mean entropy of the BCP over the pool, nats.
-        sigma_star_sq: gradient noise of a batch at the point that SGD aims at.
-        mu, L, L_max: constants of the objective on the pool.
-        step_size_limit: largest step size that T1 admits.
-        bound_valid, bound_condition, bound_floor: T1; its floor is None unless it is valid.
-        bound_tail: T1's bound averaged over the tail of the run, transient included.
-        sharp_bound_valid, sharp_bound_condition, sharp_bound_floor, sharp_bound_tail: T1'.
-        first_order_floor: bias_sq + cross_term + variance, first order in the step size. None where targets are not
-            fresh, batches not drawn with replacement, or noise acts in directions in which nothing pulls back; and at
-            step sizes that do not keep theta near the point that SGD aims at: from the stability limit on, and from
-            2 / eigmax(H) on, where even the mean leaves it.
-        first_order_excess_risk: in nats for cross-entropy.
-        predicted_mean_dist_sq: |E theta - theta*|^2 to first order: the bias with the drift of the mean.
-        aim_bound_valid, aim_bound_floor: T1 about theta_m, the point that SGD aims at, on E|theta - theta_m|^2. Needs
-            what T1 needs except that the supervision is unbiased; for unbiased supervision it is T1.
-        aim_bound_tail: the same, averaged over the tail of the run, transient included.
-        second_order_floor, second_order_excess_risk: the linearised dynamics at this step size, which is exact for
-            least squares; None where its assumptions fail (see `_second_order`), above the stability limit, and for
-            other losses beyond second order (see `LARGEST_CHANGE`).
-        frozen_dist_sq, frozen_excess_risk, frozen_gap: of the minimiser of a data set of frozen targets, to first order
-            in 1/N (see `Frozen`). All frozen_* are None unless targets are frozen, unbiased, sum to one (least squares:
-            any), the student is realisable without an ordinary ridge, and `frozen_expansion` <= 1.
-        frozen_floor, frozen_floor_excess_risk: of SGD on the data set, sampled with replacement: the minimiser's plus
-            SGD's first-order spread about it.
-        frozen_expansion: the parameter of the expansion in 1/N, given also where it is too large.
-        exact_floor, exact_excess_risk: least squares only; the excess risk is without the ridge.
-        mu_pl, mu_pl_kind: PL constant of the objective, "exact" or an "estimate" (see `with_pl_estimate`).
-        risk_step_size_limit: largest step size that T2 admits.
-        risk_bound_valid, risk_bound_condition, risk_bound_floor: T2, on the objective with its ridge, and so on the
-            recorded excess risk, which is smaller for a centred ridge; not reported for an ordinary one.
-        risk_bound_tail: T2 averaged over the checkpoints in the tail, at which the excess risk is measured, transient
-            included.
-        sharp_risk_bound_valid, sharp_risk_bound_condition, sharp_risk_bound_floor, sharp_risk_bound_tail: T2'.
-        initial_excess: f_0 - f* of the objective with its ridge, where T2 and T2' start.
-        stability_limit: step size above which the squared error grows; "exact" for least squares, "linearised" at
-            the optimum otherwise (`stability_kind`).
+    What each field is says the schema of results: `kdsim columns`, kdsim/results/columns/theory.py.
     """
 
     nu: float

@@ -82,4 +82,4 @@ class Checkpoints:
 
 def checkpoint_file(folder: Path, training: str, replica: int | str) -> Path:
     """File of the state of one replica, or of `ALL`, of the training of that digest."""
-    return folder / f"{training}-{replica if replica == ALL else f'r{replica:03d}'}.pt"
+    return folder / f"{training}-{replica if replica == ALL else f'r{replica:03d}'}.safetensors"

@@ -41,9 +41,9 @@ def test_train_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> Non
     assert row["floor"] > 0
     assert row["nu"] == 0
     assert all(Path(file).stat().st_size > 10_000 for file in out["figures"])
-    weights = list(Path("results/cells").glob("*/weights-000.pt"))
+    weights = list(Path("results/cells").glob("*/weights-000.safetensors"))
     assert len(weights) == 1
-    assert not list(Path("results/partial").rglob("*.pt"))
+    assert not list(Path("results/partial").rglob("*.safetensors"))
 
 
 @pytest.mark.slow

@@ -135,7 +135,7 @@ def test_weights(tmp_path: Path, undisturbed: dict[Study, Path]) -> None:
     shutil.rmtree(Store(origin).cell_folder(digest(student)))
     for file in (origin / "teachers").glob(f"{digest(student.teacher)}-*"):
         file.unlink()
-    assert check(TRAINED, origin, expected, f"cells/{digest(base)}/weights-001.pt", tmp_path / "copy", 2) >= 4
+    assert check(TRAINED, origin, expected, f"cells/{digest(base)}/weights-001.safetensors", tmp_path / "copy", 2) >= 4
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_fitted_teachers(tmp_path: Path, undisturbed: dict[Study, Path]) -> None
     shutil.copytree(undisturbed[TRAINED], origin)
     student, teacher = TRAINED.cells()[1], digest(TRAINED.cells()[1].teacher)
     shutil.rmtree(Store(origin).cell_folder(digest(student)))
-    assert check(TRAINED, origin, expected, f"teachers/{teacher}-000.pt", tmp_path / "copy", 2) >= 4
+    assert check(TRAINED, origin, expected, f"teachers/{teacher}-000.safetensors", tmp_path / "copy", 2) >= 4
 
 
 @pytest.mark.slow
@@ -157,7 +157,8 @@ def test_work_under_way(
     origin = stopped[study]
     names = files(origin, "partial/*/*")
     endings = {name.partition("-")[2] or Path(name).suffix for name in names}
-    assert endings == ({".json", "0.done.pt", "1.pt"} if study is SIMULATED else {"all.pt"}), names
+    expected = {".json", "0.done.safetensors", "1.safetensors"} if study is SIMULATED else {"all.safetensors"}
+    assert endings == expected, names
     for name in names:
         assert check(study, origin, stored(undisturbed[study]), name, tmp_path / "copy", 3) >= 3
 
@@ -239,14 +240,15 @@ def test_weights_and_teachers_of_another(tmp_path: Path, undisturbed: dict[Study
     for name, other in (("000", "001"), ("001", "000")):
         shutil.copytree(undisturbed[TRAINED], out)
         shutil.rmtree(Store(out).cell_folder(digest(student)))
-        exchange(out / "teachers" / f"{teacher}-{other}.pt", out / "teachers" / f"{teacher}-{name}.pt")
-        assert f"{teacher}-{name}.pt" in refused(TRAINED, out)
+        pair = (out / "teachers" / f"{teacher}-{each}.safetensors" for each in (other, name))
+        exchange(*pair)
+        assert f"{teacher}-{name}.safetensors" in refused(TRAINED, out)
         assert not run(TRAINED, out, repair=True).failures and stored(out) == expected
         shutil.rmtree(Store(out).cell_folder(digest(student)))
-        (out / "teachers" / f"{teacher}-000.pt").unlink()
+        (out / "teachers" / f"{teacher}-000.safetensors").unlink()
         weights = Store(out).cell_folder(digest(base))
-        exchange(weights / f"weights-{other}.pt", weights / f"weights-{name}.pt")
-        assert f"weights-{name}.pt is replica" in refused(TRAINED, out)
+        exchange(weights / f"weights-{other}.safetensors", weights / f"weights-{name}.safetensors")
+        assert f"weights-{name}.safetensors is replica" in refused(TRAINED, out)
         assert not run(TRAINED, out, repair=True).failures and stored(out) == expected
         shutil.rmtree(out)
 
@@ -330,7 +332,7 @@ def test_a_teacher_that_is_set_aside_and_fails_then_is_a_failure(
     store, train = Store(tmp_path / "out"), Training.run
     shutil.rmtree(store.cell_folder(digest(student)))
     shutil.rmtree(store.root / "teachers")
-    weights = store.cell_folder(digest(base)) / "weights-000.pt"
+    weights = store.cell_folder(digest(base)) / "weights-000.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
 
     def fails(self: Training, *arguments: Any) -> Any:

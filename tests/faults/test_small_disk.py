@@ -30,10 +30,10 @@ PLACES = (
     "study folder",
     "/cells/",
     "/teachers/",
-    ".done.pt",
-    "-all.pt",
+    ".done.safetensors",
+    "-all.safetensors",
     ".plan.json",
-    ".pt",
+    ".safetensors",
     ".lock",
 )
 BLOCKS = (SIMULATIONS, "--set", "engine=autograd", "--set", "steps=6000", "--set", "seeds=0", "--replicas", "20",
@@ -108,9 +108,9 @@ def fill(command: tuple[str, ...], by_files: bool = False, steps: int = 6) -> di
 @pytest.mark.parametrize(
     ("command", "places"),
     [
-        (BLOCKS, {".pt", ".done.pt", "/cells/"}),
+        (BLOCKS, {".safetensors", ".done.safetensors", "/cells/"}),
         (MANY, {"/cells/", "study folder", "figure"}),
-        (TRAINED, {"-all.pt", "/cells/", "/teachers/"}),
+        (TRAINED, {"-all.safetensors", "/cells/", "/teachers/"}),
     ],
     ids=["blocks", "many-cells", "trainings"],
 )

@@ -80,7 +80,7 @@ def test_one_is_killed_while_the_other_waits_for_it(tmp_path: Path, alone: tuple
     Child(finished, study, tmp_path / "alone").result()
     first = Child(finished, study, tmp_path / "out")
     pack = packs(study.cells(), BLOCKS)[0].digest
-    while not list((tmp_path / "out" / "partial").rglob(f"{pack}*.pt")):
+    while not list((tmp_path / "out" / "partial").rglob(f"{pack}*.safetensors")):
         assert first.process.is_alive()
         time.sleep(0.01)
     second = Child(finished, study, tmp_path / "out")

@@ -25,9 +25,10 @@ from hostile.harness import Box, Case
 from hostile.settings import TINY
 from kdsim.cli.run import load_study, settings_of
 from kdsim.files import sha256
+from kdsim.pickled_tensors import HEAD
 from kdsim.study import runner
 from kdsim.study.runner import Progress
-from kdsim.tensors import HEAD, read_checked, write_checked
+from kdsim.tensors import read_checked, write_checked
 
 IMAGES = ["data.problem.samples=60", "data.problem.validation_samples=20", "data.problem.test_samples=20"]
 TRAIN = ["network=resnet8", "data=known-images", "recipe.batch_size=20", "evaluations=2", *IMAGES]
@@ -63,7 +64,7 @@ def prepare(folder: Path) -> Runs:
         if name == "teacher":
             _forget_student(out, study)
         found[name] = (out, ["run-study", target, "--quick", *[part for text in settings for part in ("--set", text)]])
-        assert any(out.rglob("*.pt")), name
+        assert any(out.rglob("*.safetensors")), name
     return Runs(found)
 
 
@@ -91,7 +92,7 @@ def case(random: Random, runs: Runs, box: Box) -> Case:
     name = random.choice(list(runs.folders))
     folder, arguments = runs.folders[name]
     shutil.copytree(folder, box.out)
-    file = random.choice(sorted(box.out.rglob("*.pt")))
+    file = random.choice(sorted(box.out.rglob("*.safetensors")))
     kind = random.randrange(4)
     if kind == 0:
         data, what = texts.changed(random, file.read_bytes())

@@ -61,7 +61,7 @@ def test_finished_blocks_are_not_run_again(tmp_path, small_blocks, monkeypatch):
     monkeypatch.setattr(Walk, "run", watched)
     with pytest.raises(runner.Interrupted):
         runner.run(study, tmp_path / "out")
-    assert calls == [0, 1, 2] and len(list((tmp_path / "out" / PARTIAL).rglob("*.done.pt"))) >= 2
+    assert calls == [0, 1, 2] and len(list((tmp_path / "out" / PARTIAL).rglob("*.done.safetensors"))) >= 2
     result = runner.run(study, tmp_path / "out")
     assert result.replica_steps <= 12 * 400
     for ours, theirs in zip(_tables(result.folder), undisturbed, strict=True):
@@ -74,9 +74,9 @@ def test_a_damaged_block_is_named(tmp_path, small_blocks):
     unfinished = Store(tmp_path).unfinished
     folder = unfinished.folder
     unfinished.write_plan(Plan(pack.digest, pack.digests, pack.block_replicas, pack.prepare().fingerprint))
-    (folder / f"{pack.blocks()[1].key}.done.pt").write_bytes(b"nothing")
+    (folder / f"{pack.blocks()[1].key}.done.safetensors").write_bytes(b"nothing")
     result = runner.run(Tiny(), tmp_path)
-    assert result.user_error and "done.pt is not a file of kdsim" in result.failures[0]
+    assert result.user_error and "done.safetensors is not a file of kdsim" in result.failures[0]
 
 
 def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_what_is_whole(stored: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_every_flipped_byte_is_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In every file but the table for people and what figures were drawn."""
     files = [path for path in sorted(copy.rglob("*")) if path.is_file() and path.suffix != ".csv"]
-    assert {file.suffix for file in files} == {".json", ".parquet", ".pt"}
+    assert {file.suffix for file in files} == {".json", ".parquet", ".safetensors"}
     for file in files:
         before = file.read_bytes()
         for place in (len(before) // 3, len(before) // 2, len(before) - 2):
@@ -110,18 +110,18 @@ def missing_cell_file(out: Path) -> None:
 
 
 def missing_weights(out: Path) -> None:
-    (out / "cells" / trained(out) / "weights-000.pt").unlink()
+    (out / "cells" / trained(out) / "weights-000.safetensors").unlink()
 
 
 def more_weights(out: Path) -> None:
     folder = out / "cells" / trained(out)
-    replace(TrainedNetwork.load(folder / "weights-000.pt"), replica=1).save(folder / "weights-001.pt")
+    replace(TrainedNetwork.load(folder / "weights-000.safetensors"), replica=1).save(folder / "weights-001.safetensors")
 
 
 def other_weights(out: Path) -> None:
     folder = out / "cells" / trained(out)
-    network = replace(TrainedNetwork.load(folder / "weights-000.pt"), replica=1)
-    network.save(folder / "weights-000.pt")
+    network = replace(TrainedNetwork.load(folder / "weights-000.safetensors"), replica=1)
+    network.save(folder / "weights-000.safetensors")
 
 
 def exchanged_cells(out: Path) -> None:
@@ -140,7 +140,7 @@ def cut_teacher(out: Path) -> None:
 
 
 def no_teacher(out: Path) -> None:
-    write_checked(out / "teachers" / "0123-000.pt", {"x": torch.zeros(2)})
+    write_checked(out / "teachers" / "0123-000.safetensors", {"x": torch.zeros(2)})
 
 
 def missing_cell(out: Path) -> None:
@@ -165,7 +165,7 @@ def plan(out: Path, text: str = "{}") -> None:
 
 
 def state(out: Path) -> None:
-    (out / "partial" / "0123.pt").write_bytes(b"kdsim 1 sha256 nothing")
+    (out / "partial" / "0123.safetensors").write_bytes(b"kdsim 1 sha256 nothing")
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def state(out: Path) -> None:
         (missing_cell_file, "cells/", "cell.json"),
         (missing_weights, "cells/", "0 files of weights, it should be 1"),
         (more_weights, "cells/", "2 files of weights, it should be 1"),
-        (other_weights, "cells/", "weights-000.pt is replica 1"),
+        (other_weights, "cells/", "weights-000.safetensors is replica 1"),
         (exchanged_cells, "cells/", "cell.json is of"),
         (row_lacks, "cells/", "summary has no steps"),
         (other_schema, "cells/", "schema version 99"),
@@ -187,7 +187,7 @@ def state(out: Path) -> None:
         (missing_csv, "tiny/", "table.csv is missing"),
         (renamed_study, "tiny/0123", "study.json is that of tiny/"),
         (plan, "partial/0123.plan.json", "truncated or altered"),
-        (state, "partial/0123.pt", "not a file of kdsim"),
+        (state, "partial/0123.safetensors", "not a file of kdsim"),
     ],
 )
 def test_what_is_damaged_is_named(
@@ -257,11 +257,11 @@ def lock(out: Path) -> None:
 
 
 def orphan(out: Path) -> None:
-    write_checked(out / "partial" / "0123.pt", {"x": 1})
+    write_checked(out / "partial" / "0123.safetensors", {"x": 1})
 
 
 def checkpoint(out: Path) -> None:
-    write_checked(out / "partial" / "0123-r002.pt", {"x": 1})
+    write_checked(out / "partial" / "0123-r002.safetensors", {"x": 1})
 
 
 def foreign(out: Path) -> None:
@@ -277,8 +277,8 @@ def foreign(out: Path) -> None:
         (temporary_in_study, "tiny/", "being written"),
         (unsigned, "cells/", "of version 2, without checksums"),
         (lock, "partial/0123.lock", "a process runs this"),
-        (orphan, "partial/0123.pt", "belongs to no plan"),
-        (checkpoint, "partial/0123-r002.pt", "interrupted training 0123, replica 002"),
+        (orphan, "partial/0123.safetensors", "belongs to no plan"),
+        (checkpoint, "partial/0123-r002.safetensors", "interrupted training 0123, replica 002"),
         (foreign, "cells/", "holds notes.txt"),
     ],
 )

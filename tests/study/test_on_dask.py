@@ -105,7 +105,7 @@ def test_a_run_that_is_told_to_stop_goes_on(tmp_path: Path, executor: OnDask) ->
 
     with pytest.raises(Interrupted, match=r"interrupted at step \d+ of 40000; 0 of 1 cells are stored"):
         runner.run(study, tmp_path / "out", executor=executor, progress=stop)
-    assert len(list((tmp_path / "out" / "partial").rglob("*.pt"))) == 1
+    assert len(list((tmp_path / "out" / "partial").rglob("*.safetensors"))) == 1
     result = runner.run(study, tmp_path / "out", executor=executor)
     assert 0 < result.replica_steps < 8 * 40_000
     runner.run(study, tmp_path / "here", block_replicas=on_dask.BLOCK_REPLICAS)
@@ -303,7 +303,7 @@ def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def _under_way(process: subprocess.Popen[str], out: Path) -> None:
     """Wait until states or cells are stored."""
-    while not list((out / "partial").rglob("*.pt")) and not list((out / "cells").glob("[0-9a-f]*")):
+    while not list((out / "partial").rglob("*.safetensors")) and not list((out / "cells").glob("[0-9a-f]*")):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
 
@@ -318,5 +318,5 @@ def test_a_signal_to_the_whole_group(tmp_path: Path) -> None:
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on from there" in error.splitlines()[-1], error
     assert "Traceback" not in error
-    assert list((tmp_path / "out" / "partial").rglob("*.pt"))
+    assert list((tmp_path / "out" / "partial").rglob("*.safetensors"))
     assert not any(worker.is_running() for worker in workers)

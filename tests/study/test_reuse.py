@@ -145,7 +145,9 @@ def test_points_that_cannot_be_made_are_said() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("block", "done", "kept"), [(128, 1, [".pt"]), (64, 64 * 3000 + 1, [".done.pt", ".pt"])], ids=["state", "blocks"]
+    ("block", "done", "kept"),
+    [(128, 1, [".safetensors"]), (64, 64 * 3000 + 1, [".done.safetensors", ".safetensors"])],
+    ids=["state", "blocks"],
 )
 def test_a_state_never_goes_on_with_other_points(block: int, done: int, kept: list[str]) -> None:
     study = replace(ONE, problem=Hidden(), steps=3000, replicas=128)
@@ -154,7 +156,7 @@ def test_a_state_never_goes_on_with_other_points(block: int, done: int, kept: li
     SCALE.write_text("1.0")
     with pytest.raises(runner.Interrupted):
         run(study, progress=lambda state: stop_at(state, done), slice_seconds=0, block_replicas=block)
-    assert sorted("".join(path.suffixes) for path in Path("results/partial").rglob("*.pt")) == kept
+    assert sorted("".join(path.suffixes) for path in Path("results/partial").rglob("*.safetensors")) == kept
     SCALE.write_text("2.0")
     result, (said,) = run(study, block_replicas=block)
     assert said.endswith("had been begun on other data than the problem gives now: it starts over")
@@ -188,7 +190,7 @@ def test_what_another_process_is_at_work_on_is_not_swept(other_source: Any) -> N
     lock = unfinished.lock(plan.pack)
     other_source(None)
     run(study)
-    assert list(unfinished.plans()) == [plan] and list(unfinished.folder.glob("*.pt"))
+    assert list(unfinished.plans()) == [plan] and list(unfinished.folder.glob("*.safetensors"))
     release(lock)
     run(study)
     assert list(unfinished.plans()) == []
@@ -385,7 +387,7 @@ def test_a_state_never_goes_on_under_another_source(study: Study, other_source: 
 
     with pytest.raises(runner.Interrupted):
         run(study, progress=stop, slice_seconds=0)
-    assert list(Path("results/partial").rglob("*.pt"))
+    assert list(Path("results/partial").rglob("*.safetensors"))
     other_source("f" * 64)
     names = {finding.advice for finding in check(Path("results")).findings if finding.path.startswith("partial")}
     assert any(advice.startswith("another source of kdsim began it") for advice in names)

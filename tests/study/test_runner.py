@@ -132,7 +132,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, undisturbed: Pat
         runner.run(LONG, tmp_path, progress=kill_self_at(1000, number))
     assert signal.getsignal(number) is handler
     kept = sorted(path.suffixes for path in (tmp_path / "partial").rglob("*.*"))
-    assert kept == [[".plan", ".json"], [".pt"]] and list((tmp_path / "cells").iterdir()) == []
+    assert kept == [[".plan", ".json"], [".safetensors"]] and list((tmp_path / "cells").iterdir()) == []
     seen: list[Progress] = []
     result = runner.run(LONG, tmp_path, progress=seen.append)
     assert seen[0].step > 1000 and seen[-1].done == seen[-1].total == 3 * 64 * 3000

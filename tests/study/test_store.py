@@ -136,13 +136,13 @@ def test_partial_state_comes_back_bit_for_bit(store: Store) -> None:
 
 def test_a_damaged_partial_state_is_refused_with_advice(store: Store) -> None:
     store.unfinished.state_file("p").write_bytes(b"PK")
-    with pytest.raises(Damaged, match=r"p\.pt is not a file of kdsim.* delete it"):
+    with pytest.raises(Damaged, match=r"p\.safetensors is not a file of kdsim.* delete it"):
         read_state(store.unfinished, "p", "torch")
 
 
 def test_another_engine_does_not_go_on_with_a_state(store: Store) -> None:
     write_state(store.unfinished, "p", "torch", State(7, torch.rand(2, 3, 4), {}), 1.5)
-    with pytest.raises(Damaged, match=r"p\.pt is of engine torch, not of autograd: delete it"):
+    with pytest.raises(Damaged, match=r"p\.safetensors is of engine torch, not of autograd: delete it"):
         read_state(store.unfinished, "p", "autograd")
 
 

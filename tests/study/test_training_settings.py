@@ -154,7 +154,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, student) -> None
 
     with pytest.raises(Interrupted, match=r"at step [2-5]\d\d of 600"):
         runner.run(study, tmp_path / "cut", progress=interrupt)
-    (partial,) = (tmp_path / "cut" / "partial").rglob("*.pt")
+    (partial,) = (tmp_path / "cut" / "partial").rglob("*.safetensors")
     state, _ = read_state(Store(tmp_path / "cut").unfinished, partial.stem, None)
     assert set(state.buffers) == {"first_moment", "second_moment"} and state.buffers["second_moment"].all()
     result = runner.run(study, tmp_path / "cut")

@@ -101,8 +101,8 @@ def test_another_teacher_of_the_configuration_differs(case):
 def test_survives_its_file(case, tmp_path):
     teacher, pools = case.teacher, case.teacher.training.pools()
     fitted = fitted_of(teacher)
-    fitted.save(tmp_path / "teacher.pt")
-    found = FittedTeacher.load(tmp_path / "teacher.pt")
+    fitted.save(tmp_path / "teacher.safetensors")
+    found = FittedTeacher.load(tmp_path / "teacher.safetensors")
     assert (found.teacher, found.kind, found.number) == (config.digest(teacher), teacher.name, 0)
     assert found.scores == fitted.scores == teacher_scores(teacher, found, pools.validation)
     assert found.tensors.keys() == fitted.tensors.keys()

@@ -357,10 +357,10 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     trainer.run(checkpoints=tmp_path)
     (file,) = tmp_path.iterdir()
     other = training(4, seed=4)
-    file.rename(tmp_path / f"{digest(other)}-all.pt")
+    file.rename(tmp_path / f"{digest(other)}-all.safetensors")
     with pytest.raises(ConfigError, match=r"is of training .* delete it to start over"):
         other.run(checkpoints=tmp_path)
-    (tmp_path / f"{digest(trainer)}-all.pt").write_bytes(b"nothing")
+    (tmp_path / f"{digest(trainer)}-all.safetensors").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="delete it to start over"):
         trainer.run(checkpoints=tmp_path)
     task = task_of(trainer)
@@ -376,8 +376,8 @@ def test_a_stored_network_says_what_it_said(network, tmp_path):
     """Rebuilt from its name, classes and weights, which tell the number of features."""
     trainer = training(6, network)
     trained = trainer.run().networks[1]
-    trained.save(tmp_path / "weights.pt")
-    found = TrainedNetwork.load(tmp_path / "weights.pt")
+    trained.save(tmp_path / "weights.safetensors")
+    found = TrainedNetwork.load(tmp_path / "weights.safetensors")
     assert found.inputs == 4 and (found.mean, found.std) == ((), ())
     pool = trainer.pools().validation
     log_probs = torch.log_softmax(found.module()(found.normalisation(pool.x)), -1)

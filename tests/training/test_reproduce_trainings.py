@@ -66,7 +66,7 @@ def test_other_weights_are_found(stored: Path, capsys: pytest.CaptureFixture[str
     from kdsim.config import digest
 
     student = digest(Distilled().cells()[1])
-    file = stored / "cells" / student / "weights-001.pt"
+    file = stored / "cells" / student / "weights-001.safetensors"
     network, before = TrainedNetwork.load(file), file.read_bytes()
     name = next(iter(network.weights))
     changed = network.weights[name].clone()

@@ -63,7 +63,7 @@ def files(out: Path, trainer: StudentTrainer) -> dict[str, Any]:
     return {
         "curves": (folder / CURVES_FILE).read_bytes(),
         "replicas": replicas.to_dict("list"),
-        "weights": [file.read_bytes() for file in sorted(folder.glob("weights-*.pt"))],
+        "weights": [file.read_bytes() for file in sorted(folder.glob("weights-*.safetensors"))],
     }
 
 
@@ -158,12 +158,12 @@ def test_a_damaged_teacher_fails_its_student_alone(tmp_path: Path, out: Path) ->
     runner.run(Given((TEACHER,)), tmp_path)
     folder = Store(tmp_path).cell_folder(digest(TEACHER))
     student = replace(TEACHER, supervision=Deterministic(TEACHER))
-    file = folder / "weights-001.pt"
+    file = folder / "weights-001.safetensors"
     whole = file.read_bytes()
     for damaged, message in (
-        (whole[:-5], "weights-001.pt is truncated or altered"),
-        (None, "weights-001.pt is missing"),
-        ((folder / "weights-000.pt").read_bytes(), "weights-001.pt is replica 0 of"),
+        (whole[:-5], "weights-001.safetensors is truncated or altered"),
+        (None, "weights-001.safetensors is missing"),
+        ((folder / "weights-000.safetensors").read_bytes(), "weights-001.safetensors is replica 0 of"),
     ):
         file.write_bytes(damaged) if damaged is not None else file.unlink()
         result = runner.run(Given((student, other)), tmp_path)
@@ -179,7 +179,7 @@ def test_a_damaged_teacher_fails_its_student_alone(tmp_path: Path, out: Path) ->
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
     folder = Store(tmp_path).unfinished.folder
     folder.mkdir(parents=True)
-    (folder / f"{digest(TEACHER)}-r001.pt").write_bytes(b"kdsim")
+    (folder / f"{digest(TEACHER)}-r001.safetensors").write_bytes(b"kdsim")
     result = runner.run(Given((TEACHER,)), tmp_path)
     (failure,) = result.failures
     assert "is not a file of kdsim" in failure and result.user_error and result.replica_steps == 0
@@ -226,8 +226,8 @@ def test_students_of_the_engines_stand_beside_networks(tmp_path: Path) -> None:
 
 def test_weights_do_not_carry_code(tmp_path: Path, out: Path) -> None:
     """They are read with `weights_only`; torch's own reader reads them as well, behind the head."""
-    file = Store(out).cell_folder(digest(TEACHER)) / "weights-000.pt"
+    file = Store(out).cell_folder(digest(TEACHER)) / "weights-000.safetensors"
     content = file.read_bytes()
-    (tmp_path / "plain.pt").write_bytes(content[content.index(b"\n") + 1 :])
-    plain = torch.load(tmp_path / "plain.pt", weights_only=True)
+    (tmp_path / "plain.safetensors").write_bytes(content[content.index(b"\n") + 1 :])
+    plain = torch.load(tmp_path / "plain.safetensors", weights_only=True)
     assert plain["weights"].keys() == TrainedNetwork.load(file).weights.keys()

@@ -6,6 +6,7 @@ from kdsim.conventions import GROUPS, LARGEST_CHANGE
 from kdsim.results.schema import Column, Kind, Type
 
 _DIST = "|theta|^2"
+_EXCESS = "a bound of the excess of the objective, ridge included, and so of the excess risk; not for an ordinary ridge"
 _OPEN = "Students without closed forms"
 
 
@@ -14,13 +15,14 @@ def _known(name: str, unit: str, meaning: str, place: str, type_: Type = "float"
     return Column(name, type_, unit, meaning, "theory", place=place, heading=heading, always=True)
 
 
-def _bound(name: str, title: str, unit: str, meaning: str, place: str = "Bounds") -> tuple[Column, ...]:
-    """The four columns of a bound."""
+def _bound(name: str, title: str, unit: str, meaning: str, tail: str) -> tuple[Column, ...]:
+    """The four columns of a bound; `tail` says over what its average is taken."""
+    place = "Bounds"
     return (
         _known(f"{name}_valid", "", f"whether {title} applies", place, "bool"),
         _known(f"{name}_condition", "", f"the condition of {title} that fails, or that it applies", place, "str"),
         _known(f"{name}_floor", unit, f"neighbourhood of {title}, {meaning}; none unless it applies", place),
-        _known(f"{name}_tail", unit, f"{title} averaged over the tail of the run, transient included", place),
+        _known(f"{name}_tail", unit, f"{title} averaged over {tail}, transient included", place),
     )
 
 
@@ -59,13 +61,14 @@ COLUMNS = (
     _known("L", "", "smoothness of the objective on the pool", "Constants"),
     _known("L_max", "", "largest smoothness of a sample's objective", "Constants"),
     _known("step_size_limit", "", "largest step size that T1 admits", "Bounds"),
-    *_bound("bound", "T1", _DIST, "a bound of E|theta - theta*|^2"),
-    *_bound("sharp_bound", "T1'", _DIST, "a bound of E|theta - theta*|^2"),
+    *_bound("bound", "T1", _DIST, "a bound of E|theta - theta*|^2", "the tail of the run"),
+    *_bound("sharp_bound", "T1'", _DIST, "a bound of E|theta - theta*|^2", "the tail of the run"),
     _known(
         "first_order_floor",
         _DIST,
         "bias_sq + cross_term + variance, first order in the step size; none where targets are not fresh, batches "
-        "not drawn with replacement, noise acts where nothing pulls back, or the step size does not keep theta near",
+        "not drawn with replacement, noise acts where nothing pulls back, or the step size does not keep theta near "
+        "(from the stability limit, or 2 / eigmax(H), on)",
         "Floors",
     ),
     _known("first_order_excess_risk", "nats", "excess risk to first order in the step size", "Floors"),
@@ -115,8 +118,8 @@ COLUMNS = (
     _known("mu_pl", "", "PL constant of the objective", "Polyak-Lojasiewicz students"),
     _known("mu_pl_kind", "", "exact or estimate", "Polyak-Lojasiewicz students", "str"),
     _known("risk_step_size_limit", "", "largest step size that T2 admits", "Bounds"),
-    *_bound("risk_bound", "T2", "nats", "a bound of the excess of the objective, ridge included"),
-    *_bound("sharp_risk_bound", "T2'", "nats", "a bound of the excess of the objective, ridge included"),
+    *_bound("risk_bound", "T2", "nats", _EXCESS, "the checkpoints in the tail"),
+    *_bound("sharp_risk_bound", "T2'", "nats", _EXCESS, "the checkpoints in the tail"),
     _known("initial_excess", "nats", "f_0 - f* of the objective with its ridge, where T2 and T2' start", "Bounds"),
     _known("stability_limit", "", "step size above which the squared error grows", "Sharper floors and step sizes"),
     _known(
