@@ -8,6 +8,7 @@ written.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,8 +127,10 @@ def _foreign(path: Path, error: Exception) -> Damaged:
 
 def _checksum(header: Mapping[str, Any], text: str, data: bytes | memoryview) -> str:
     """SHA-256 of everything in the file but for itself."""
-    head = json.dumps(header, sort_keys=True, separators=(",", ":"))
-    return sha256(b"".join([head.encode(), b"\0", text.encode(), b"\0", data]))
+    found = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
+    for part in (b"\0", text.encode(), b"\0", data):
+        found.update(part)
+    return found.hexdigest()
 
 
 # What the tensors are part of: a list of a letter and a value for each that JSON does not have ------

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdsim.files import Damaged
+from kdsim.files import Damaged, sha256
 from kdsim.pickled_tensors import FORMAT, HEAD
-from kdsim.tensors import read_checked, sha256, write_checked
+from kdsim.tensors import read_checked, write_checked
 
 VECTOR = torch.arange(24.0)
 CONTENT = {

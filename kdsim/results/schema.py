@@ -24,8 +24,6 @@ TYPES: dict[str, tuple[type, ...]] = {
     "float": (int, float), "int": (int,), "bool": (bool,), "str": (str,), "any": (bool, int, float, str),
 }  # fmt: skip
 """Types in JSON of the values of a column; None beside them, where there is no value."""
-PANDAS = {"float": "float64", "int": "Int64", "bool": "boolean", "str": "object", "any": "object"}
-"""Types of the columns of a table. Whole numbers and truth values that are missing stay what they are."""
 ENDS = {"low": "lower end", "high": "upper end"}
 _PART = re.compile(r"\{(\w+)\}")
 
@@ -159,6 +157,12 @@ def names_of(column: Column) -> tuple[str, ...]:
     """Its name, and those of the ends of its interval."""
     ends = tuple(f"{column.name}_{end}" for end in ENDS) if column.interval else ()
     return (column.name, *ends)
+
+
+def is_float(name: str, kinds: Iterable[Kind]) -> bool:
+    """Whether a column has numbers that need not be whole, in rows of all of these kinds that have it."""
+    found = [column.type for kind in kinds if (column := find(name, kind)) is not None]
+    return bool(found) and set(found) == {"float"}
 
 
 def undeclared(row: Mapping[str, Any], kind: Kind, table: Table = "rows", own: Iterable[Column] = ()) -> list[str]:

@@ -24,6 +24,8 @@ from kdsim.results.cells import CELLS, SUPERSEDED, Cells
 from kdsim.results.json_files import STORE_VERSION, brief, json_ready, read_json, require_no_link, signed_text
 from kdsim.results.labels import labelled
 from kdsim.results.provenance import POPULATION, Fingerprint, same, source_of
+from kdsim.results.rows import kind_of_row
+from kdsim.results.schema import is_float
 from kdsim.results.unfinished import PARTIAL, Unfinished
 from kdsim.sources import kdsim_digest
 from kdsim.untrusted import read_file
@@ -71,10 +73,11 @@ class StudyResults:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """`records` as a table."""
+        """`records` as a table: where there is no number, NaN, also in columns that no row has a number in."""
         import pandas as pd
 
-        return pd.DataFrame(self.records)
+        table, kinds = pd.DataFrame(self.records), {kind_of_row(row) for row in self.records}
+        return table.astype({name: float for name in table if is_float(name, kinds)})
 
     @cached_property
     def curves(self) -> pd.DataFrame:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
+import numpy as np
 
-from kdsim.measure.comparison import RankCorrelation, differences, rank_correlation
 from kdsim.results.rows import COMPUTATION, TEACHER, TRAINING
 from kdsim.study import deviation_report
 from kdsim.study.report import Row, computation_tables, interval_text, number, plus_minus, training_table
 from kdsim.study.table_text import Table
+
+if TYPE_CHECKING:  # statistics need torch, and are needed where students of teachers are compared
+    import pandas as pd
+
+    from kdsim.measure.comparison import RankCorrelation
 
 BASELINE = "deterministic"
 """Students of other teachers, and of none, are compared with its students."""
@@ -141,6 +144,10 @@ def comparisons(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, A
     """
     found = []
     for group in _groups(rows):
+        import torch
+
+        from kdsim.measure.comparison import differences
+
         base = _baseline(group)
         others = [row for row in group if row is not base]
         for metric in COMPARED if base else ():
@@ -148,7 +155,8 @@ def comparisons(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, A
             first = values[base["cell"]]
             told = [row for row in others if first is not None and _fits(values[row["cell"]], first)]
             pairs = [(row["cell"], base["cell"]) for row in told]
-            for row, difference in zip(told, differences(values, pairs), strict=True):
+            compared = {name: torch.from_numpy(each) for name, each in values.items() if each is not None}
+            for row, difference in zip(told, differences(compared, pairs), strict=True):
                 found.append(
                     {
                         "cell": row["cell"],
@@ -172,7 +180,7 @@ def comparisons(rows: Sequence[Row], replicas: pd.DataFrame) -> list[dict[str, A
     return found
 
 
-def _fits(values: torch.Tensor | None, first: torch.Tensor) -> bool:
+def _fits(values: np.ndarray | None, first: np.ndarray) -> bool:
     return values is not None and values.shape == first.shape
 
 
@@ -219,13 +227,17 @@ def _correlation(
         values = _values(row, replicas, metric)
         if values is None or quality not in of_teacher or of_teacher[quality].isna().any():
             continue
-        quality_of = torch.tensor(of_teacher[quality].to_numpy(dtype=float))
-        x.append(quality_of[torch.arange(len(values)) % len(quality_of)])
+        quality_of = of_teacher[quality].to_numpy(dtype=float)
+        x.append(quality_of[np.arange(len(values)) % len(quality_of)])
         y.append(values)
     if len(x) < 3:
         return None, len(x)
-    clusters = torch.arange(len(x)).repeat_interleave(torch.tensor([len(values) for values in y]))
-    return rank_correlation(torch.cat(x), torch.cat(y), clusters), len(x)
+    import torch
+
+    from kdsim.measure.comparison import rank_correlation
+
+    clusters = np.repeat(np.arange(len(x)), [len(values) for values in y])
+    return rank_correlation(*map(torch.from_numpy, map(np.concatenate, (x, y))), torch.from_numpy(clusters)), len(x)
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -241,12 +253,12 @@ def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield [row for row in alone if all(row.get(key) == group[0].get(key) for key in plain)] + group
 
 
-def _values(row: Row, replicas: pd.DataFrame, metric: str) -> torch.Tensor | None:
+def _values(row: Row, replicas: pd.DataFrame, metric: str) -> np.ndarray | None:
     """A metric of each replica, (R,); None where there is none."""
     own = replicas.loc[replicas["cell"] == row["cell"]].sort_values("replica")
     if metric not in own or own[metric].isna().any() or len(own) < 2:
         return None
-    return torch.tensor(own[metric].to_numpy(dtype=float))
+    return own[metric].to_numpy(dtype=float, copy=True)
 
 
 def _comparison_table(found: Sequence[dict[str, Any]]) -> Table:

@@ -72,7 +72,7 @@ def test_older_rows_have_no_number_in_newer_columns(stored: Path, newer: None) -
     results = read_study(folder(stored))
     (row,) = results.records
     assert [row[name] for name in ("mu_star", "wobble", "wobble_low", "wobble_high")] == [None] * 4
-    assert results.rows[["mu_star", "wobble"]].isna().all().all()
+    assert results.rows[["mu_star", "wobble"]].isna().all().all() and results.rows["wobble"].dtype == float
     assert row["floor"] is not None and not list(runs.notes_on_rows(results.records))
 
 
