@@ -28,6 +28,7 @@ COMPUTING = (
     "kdsim.study.trainings",  # networks and their teachers
     "kdsim.study.computations",
     "kdsim.study.eigen_paths",
+    "kdsim.study.states",  # from which simulations go on
     "kdsim.teachers",
     "kdsim.teachers.other_start",
     "kdsim.claims.exact",
@@ -39,7 +40,8 @@ DECLARING = ("kdsim.claims", "kdsim.studies", "kdsim.figures", "kdsim.results.co
 """Of these none but a module of `COMPUTING` counts: a study is part of what is run, not of how; a column is words."""
 
 DEPENDENCIES = frozenset(
-    {"kdsim", "torch", "numpy", "scipy", "pandas", "matplotlib", "numba", "llvmlite", "sklearn", "PIL", "pyarrow"}
+    ("kdsim", "torch", "numpy", "scipy", "pandas", "matplotlib", "numba", "llvmlite", "sklearn", "PIL", "pyarrow",
+     "safetensors")
 )
 """Packages that kdsim itself stands on: libraries also where they are installed as links to their sources."""
 

@@ -68,7 +68,8 @@ def own_columns(info: Mapping[str, Any]) -> tuple[Column, ...]:
     declared = info.get(OWN_COLUMNS)
     for name, said in declared.items() if isinstance(declared, Mapping) else ():
         try:
-            found.append(Column(name, said["type"], said["unit"], said["meaning"], "computation", (COMPUTATION,)))
+            words, interval = (said["type"], said["unit"], said["meaning"]), bool(said["interval"])
+            found.append(Column(name, *words, "computation", (COMPUTATION,), interval=interval))
         except (KeyError, TypeError, ConfigError):
             continue
     return tuple(found)

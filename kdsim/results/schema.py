@@ -87,7 +87,7 @@ class Column:
 
     def encoded(self) -> dict[str, Any]:
         """What a stored row says of a column that the schema may not have."""
-        return {"type": self.type, "unit": self.unit, "meaning": self.meaning}
+        return {"type": self.type, "unit": self.unit, "meaning": self.meaning, "interval": self.interval}
 
 
 def columns() -> tuple[Column, ...]:

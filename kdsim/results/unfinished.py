@@ -182,7 +182,8 @@ class Unfinished:
 
     def names(self) -> set[str]:
         """Digests of the packs and trainings of which something is here, and of the cells of the packs."""
-        found = {file.name.partition("-")[0] for file in self.folder.glob("*-*.safetensors")}
+        files = (file for ending in ("safetensors", "pt") for file in self.folder.glob(f"*-*.{ending}"))  # pt: kdsim 1
+        found = {file.name.partition("-")[0] for file in files}
         for file in self.folder.glob(f"*{PLAN}"):
             with suppress(Damaged):
                 if (plan := self.read_plan(file)) is not None:

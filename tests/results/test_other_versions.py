@@ -186,10 +186,10 @@ def test_a_changed_number_is_found(out: Path) -> None:
 
 
 def test_declarations_of_a_users_computation_are_read_back() -> None:
-    mine = Column("gap", "float", "nats", "of mine", "computation", ("computation",))
-    untyped = {**mine.encoded(), "type": 1}
-    stored = {OWN_COLUMNS: {"gap": mine.encoded(), "odd": {"type": "float"}, "bad": 3, "no": untyped}}
-    assert own_columns(stored) == (mine,) and own_columns({}) == own_columns({OWN_COLUMNS: [1]}) == ()
+    mine = Column("gap", "float", "nats", "of mine", "computation", ("computation",), interval=True)
+    others = {"odd": {"type": "float"}, "bad": 3, "no": {**mine.encoded(), "type": 1}}
+    assert own_columns({OWN_COLUMNS: {"gap": mine.encoded(), **others}}) == (mine,)
+    assert own_columns({}) == own_columns({OWN_COLUMNS: [1]}) == ()
 
 
 @pytest.mark.slow
