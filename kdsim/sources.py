@@ -40,8 +40,20 @@ DECLARING = ("kdsim.claims", "kdsim.studies", "kdsim.figures", "kdsim.results.co
 """Of these none but a module of `COMPUTING` counts: a study is part of what is run, not of how; a column is words."""
 
 DEPENDENCIES = frozenset(
-    ("kdsim", "torch", "numpy", "scipy", "pandas", "matplotlib", "numba", "llvmlite", "sklearn", "PIL", "pyarrow",
-     "safetensors")
+    (
+        "kdsim",
+        "torch",
+        "numpy",
+        "scipy",
+        "pandas",
+        "matplotlib",
+        "numba",
+        "llvmlite",
+        "sklearn",
+        "PIL",
+        "pyarrow",
+        "safetensors",
+    )
 )
 """Packages that kdsim itself stands on: libraries also where they are installed as links to their sources."""
 

@@ -1,15 +1,15 @@
 """Source trees that the oracle runs: a folder or a commit is copied and made importable, with its own command line.
 
 A copy is a snapshot: edits during a run do not mix, and results lie under the name of what was run, a commit or the
-digest of a folder's sources. Packages that setup.cfg maps (`kdsim.studies` is the folder studies/) are copied to where
+digest of a folder's sources. Packages that lie elsewhere (`kdsim.studies` is the folder studies/) are copied to where
 they are imported, so that one folder in PYTHONPATH makes the whole tree importable without installing it.
 """
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -37,6 +37,16 @@ from importlib.util import find_spec
 for name in ("kdsim", "kdsim.studies", "kdsim.figures"):
     spec = find_spec(name)
     print(spec.origin if spec else None)
+"""
+SETUP = """
+import json, os, setuptools
+from distutils.core import run_setup
+if os.path.isfile("setup.py"):
+    tree = run_setup("setup.py", stop_after="config")
+else:
+    tree = setuptools.Distribution()
+    tree.parse_config_files()
+print(json.dumps([tree.package_dir, tree.entry_points]))
 """
 
 
@@ -111,13 +121,12 @@ def digest(root: Path) -> str:
 
 
 def packages(root: Path) -> dict[str, Path]:
-    """Dotted name to folder of kdsim, and of what setup.cfg says lies elsewhere.
+    """Dotted name to folder of kdsim, and of what setup.py or setup.cfg says lies elsewhere.
 
     Raises:
         BadTree: there is no kdsim.
     """
-    lines = _settings(root).get("options", "package_dir", fallback="").splitlines()
-    mapped = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines) if value.strip()}
+    mapped, _ = _installed(root)
     found = {PACKAGE: root / mapped.get(PACKAGE, f"{mapped.get('', '.')}/{PACKAGE}")}
     found |= {name: root / folder for name, folder in mapped.items() if name.startswith(f"{PACKAGE}.")}
     for name, folder in found.items():
@@ -128,15 +137,18 @@ def packages(root: Path) -> dict[str, Path]:
 
 def entry_point(root: Path) -> str:
     """The function behind the command `kdsim`, as module:function."""
-    scripts = _settings(root).get("options.entry_points", "console_scripts", fallback="").splitlines()
+    _, scripts = _installed(root)
     named = dict(line.replace(" ", "").split("=", 1) for line in scripts if "=" in line)
     return named.get("kdsim", "kdsim.cli:main")
 
 
-def _settings(root: Path) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read(root / "setup.cfg", encoding="utf-8")
-    return parser
+def _installed(root: Path) -> tuple[dict[str, str], list[str]]:
+    """The folders of packages, and the console scripts, as setuptools would install them."""
+    found = subprocess.run([sys.executable, "-c", SETUP], cwd=root, capture_output=True, text=True)
+    if found.returncode:
+        raise BadTree(f"{str(root)!r} cannot be set up: {found.stderr.strip().splitlines()[-1]}")
+    folders, entries = json.loads(found.stdout.splitlines()[-1])
+    return folders or {}, (entries or {}).get("console_scripts", [])
 
 
 def _placed(given: str, key: str, root: Path, out: Path) -> Tree:

@@ -118,10 +118,9 @@ def _read(target: str, out: str, quick: bool, texts: list[str] | None, **options
     usual = {item.key: item.value for item in studies[stored.name].settings()} if stored.name in studies else {}
     line = settings_line(stored.settings, usual)
     console.note(f"{paths.shown(stored.folder)}, {stored.info['date'][:16]} UTC, settings: {line}")
-    for line in notes(stored):
+    edited = target.endswith(".py") and stored.settings.get(SOURCE) != _source(target)
+    for line in notes(stored, [f"the source of {stored.name}"] if edited else []):
         console.note(line)
-    if target.endswith(".py") and stored.settings.get(SOURCE) != _source(target):
-        console.note(f"the source of {stored.name} changed since: these results are of before")
     return stored
 
 
