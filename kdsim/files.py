@@ -156,7 +156,7 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, *parts: bytes) -> None:
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file, whole or not at all.
 
     Raises:

@@ -155,7 +155,8 @@ def _plain(value: Any) -> Any:
 def _kept(tensor: torch.Tensor, tensors: dict[str, torch.Tensor], storages: set[int]) -> tuple[str, list[int]]:
     """Its number, and the order of its dimensions in memory; none but their own where they overlap."""
     tensor = tensor.detach().cpu()
-    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
+    strides = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda axis: -strides[axis])
     if not tensor.permute(order).is_contiguous():
         order = list(range(tensor.dim()))
     kept = tensor.permute(order).contiguous()

@@ -9,7 +9,7 @@ from kdsim.population import Population
 from kdsim.problems import Problem
 from kdsim.students import STUDENTS, LinearStudent
 from kdsim.students.base import RidgeKind
-from kdsim.theory import constants
+from kdsim.theory.constants import constants
 from kdsim.theory.directions import eigendirections
 
 

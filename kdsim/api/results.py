@@ -174,7 +174,9 @@ class Result:
             ConfigError: there are several experiments, or no networks.
         """
         require(len(self) == 1, "experiments", len(self), "one: index the result first")
-        return self._store.read_weights(self._stored.records[0]["cell"])
+        from kdsim.study.weights import read_weights  # which takes torch
+
+        return read_weights(self._store, self._stored.records[0]["cell"])
 
     def save(self, out: str | Path) -> Result:
         """Copy everything that is stored of the study into another results folder.
