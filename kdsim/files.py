@@ -167,7 +167,7 @@ def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
         temporary.replace(path)
 
 
-def write_new(path: Path, *parts: bytes, durable: bool) -> None:
+def write_new(path: Path, *parts: bytes | memoryview, durable: bool) -> None:
     """Write a new file.
 
     Args:
