@@ -17,14 +17,19 @@ import kdsim
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"kdsim": "kdsim", "studies": "kdsim/studies", "figures": "kdsim/figures"}
 """Folders of the tree, and where they lie in a wheel."""
-NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "results", "docs", "fuzz")
+NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "results", "docs", "benchmarks")
+"""Of what lies at the top."""
 
 pytestmark = pytest.mark.slow
 
 
+SUFFIXES = {".py", ".pyi", ".jinja"}
+"""Of what is read at run time or by type checkers: modules, stubs, templates."""
+
+
 def modules() -> dict[str, str]:
-    """Each module of the tree, and its name in a wheel."""
-    found = {top: sorted((ROOT / top).rglob("*.py")) for top in FOLDERS}
+    """Each module, stub and template of the tree, and its name in a wheel."""
+    found = {top: sorted(path for path in (ROOT / top).rglob("*") if path.suffix in SUFFIXES) for top in FOLDERS}
     return {
         path.relative_to(ROOT).as_posix(): f"{FOLDERS[top]}/{path.relative_to(ROOT / top).as_posix()}"
         for top, paths in found.items()
@@ -37,7 +42,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with an sdist, built from a copy of the tree with its tests and caches, and with its wheel."""
     pytest.importorskip("build", reason="building needs the extra `test`")
     work = tmp_path_factory.mktemp("distributions")
-    shutil.copytree(ROOT, work / "tree", ignore=NOT_COPIED)
+    shutil.copytree(ROOT, work / "tree", ignore=lambda at, names: NOT_COPIED(at, names) if at == str(ROOT) else ())
     (work / "tree/kdsim/__pycache__").mkdir(exist_ok=True)
     (work / "tree/kdsim/__pycache__/rng.cpython-311.pyc").touch()
     python("-m", "build", "--no-isolation", "--outdir", work / "dist", work / "tree", cwd=work)
