@@ -134,6 +134,7 @@ def test_all_that_computes_counts(computing: set[str]) -> None:
         assert files - idle <= computing, files - computing
 
 
+@pytest.mark.slow
 def test_what_is_shown_does_not_count(computing: set[str]) -> None:
     parts = {name.split(".")[1] for name in computing if "." in name}
     assert not parts & {"figures", "studies"} and not any(part.startswith("cli") for part in parts)

@@ -87,6 +87,7 @@ def test_noise_formulas_on_generated_cases(student: str) -> None:
         assert found["ratio"] == pytest.approx(1, abs=0.3)
 
 
+@pytest.mark.slow
 def test_formula_is_that_of_the_theory() -> None:
     """For softmax regression the formula of the ledger, from Jacobians, is kdsim's sigma*^2, from moments."""
     for supervision, kind in ((OneHot(), "one-hot"), (Independent(0.05), "independent")):

@@ -15,6 +15,7 @@ import typer
 from kdsim.cli.app import app
 
 ROOT = Path(__file__).parents[2]
+COMMAND = typer.main.get_command(app)
 
 FLAGS = {
     "run-study": (
@@ -140,7 +141,7 @@ def examples() -> list[str]:
 
 @pytest.mark.parametrize("line", examples())
 def test_examples_can_be_parsed(line: str) -> None:
-    command = typer.main.get_command(app)
+    command = COMMAND
     context = command.make_context("kdsim", shlex.split(line)[1:])
     words = [*context._protected_args, *context.args]
     while words:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from kdsim.cli.lists import KINDS
 
 HEAVY = {"torch", "numba", "pandas", "pyarrow", "matplotlib", "scipy", "sklearn", "numpy"}
@@ -41,6 +43,7 @@ COMPLETIONS += ["kdsim distill res", "kdsim train resnet8 --supervision ", "kdsi
 COMPLETIONS += ["kdsim columns flo"]
 
 
+@pytest.mark.slow
 def test_help_lists_and_completion_import_no_torch() -> None:
     """One process, so that whatever a command imports is seen of it and of all that follow."""
     code = REPORT.format(heavy=HEAVY, lines=LINES, completions=COMPLETIONS)

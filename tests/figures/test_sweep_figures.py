@@ -242,6 +242,7 @@ def test_batch_sweep() -> None:
         shows_bars(below[0], marks, part, "time_theory", "time", scale=part["time_theory"])
 
 
+@pytest.mark.slow
 def test_frozen_labels() -> None:
     cells = [{"targets": targets, "nu": nu, "supervision": name, "training_set": size}
              for targets, size in (("frozen", 50), ("frozen", 100), ("fresh", None))

@@ -60,6 +60,7 @@ def _run(student, population: Population, lane: Lane, sgd: SGD) -> Generalisatio
     return generalise(student, population, lane, sgd, record, final, reference=population.optimum, anchor=anchor)
 
 
+@pytest.mark.slow
 def test_blocks_of_replicas_change_nothing(monkeypatch):
     sgd, lane = SGD(50, targets="frozen", training_set=30), Lane(OneHot(), 0.1, 7, 7)
     whole = _run(STUDENT, POOL, lane, sgd).row()

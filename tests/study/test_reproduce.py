@@ -84,6 +84,7 @@ def test_the_same_again_is_identical_and_writes_nothing(sweep: Path, capsys: pyt
     assert "4 cells: 4 identical" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_one_cell_alone_runs_in_its_pack(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = digests(sweep)[2]
     found = reproduce(capsys, sweep, "--only", chosen[:6], "--keep", str(tmp_path / "kept"))

@@ -43,6 +43,7 @@ def test_curvature_range_against_the_dense_hessian(optimum):
         assert found.error < 1e-4 * values[-1]
 
 
+@pytest.mark.slow
 def test_smallest_above_against_the_dense_hessian(optimum):
     values = torch.linalg.eigvalsh(_hessian(optimum, POOL.x, POOL.p))
     threshold = values[3].item() + 1e-6
