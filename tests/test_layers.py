@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": BASE
     | CONTENT
     | TRAINED
-    | {"theory", "trainer", "teachers", "measure", "results", "study", "studies", "claims", "figures"},
+    | {"theory", "trainer", "teachers", "measure", "results", "study", "studies", "claims", "figures", "api"},
 }
 
 

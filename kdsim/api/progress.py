@@ -55,7 +55,7 @@ def shown(wanted: bool) -> Iterator[tuple[Callable[[Progress], None] | None, Cal
         with _in_cell() as functions:
             yield functions
     elif wanted and sys.stderr is not None and sys.stderr.isatty():
-        with _on_terminal() as functions:
+        with on_terminal() as functions:
             yield functions
     else:
         yield None, None
@@ -69,7 +69,8 @@ def _in_notebook() -> bool:
 
 
 @contextmanager
-def _on_terminal() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+def on_terminal() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+    """Within the block a bar on standard error shows what the first function is told, and a line what the second is."""
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar

@@ -147,7 +147,7 @@ def _figures(ran: Mapping[str, Ran]) -> dict[str, bytes]:
     """PNG of each study that has a figure and results, by its settings digest. A figure that fails is left out."""
     pictures = {}
     for digest, each in ran.items():
-        draw = console.figure_function(getattr(type(each.study), "figure", None))
+        draw = console.figure_of(type(each.study))
         if draw is None or each.results is None:
             continue
         buffer = io.BytesIO()

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from kdsim.api.progress import Meter, on_terminal
 from kdsim.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -142,13 +143,6 @@ def print_table(table: Table) -> None:
     say(plain(table, line_width()))
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that people would use."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 2 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 @contextmanager
 def compilation_note() -> Iterator[None]:
     """Within the block a line says so if kernels have to be compiled, and one if they cannot be, or cannot be kept."""
@@ -161,48 +155,20 @@ def compilation_note() -> Iterator[None]:
 @contextmanager
 def progress_report() -> Iterator[Callable[[Progress], None]]:
     """A callback that shows progress on standard error: a bar on a terminal, else a line now and then."""
-    meter = _Meter()
-    if not sys.stderr.isatty():
-        yield lambda progress: _line(meter, progress)
+    if sys.stderr.isatty():
+        with on_terminal() as (show, _):
+            yield show
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-    from rich.progress import Progress as Bar
+    meter, last_line = Meter(), time.monotonic()
 
-    columns = (TextColumn("simulating"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"))
-    with Bar(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("", total=None, rate="")
+    def write(progress: Progress) -> None:
+        nonlocal last_line
+        text = meter.text(progress)
+        if text and time.monotonic() - last_line >= LINE_SECONDS:
+            last_line = time.monotonic()
+            note(f"{100 * progress.share:.0f} % of {progress.total:,} replica-steps, {text}")
 
-        def show(progress: Progress) -> None:
-            bar.update(task, completed=progress.share, total=1.0, rate=meter.text(progress))
-
-        yield show
-
-
-class _Meter:
-    """Speed and time left, from the progress made in this process."""
-
-    def __init__(self) -> None:
-        self.first: tuple[float, int, float] | None = None
-        self.last_line = time.monotonic()
-
-    def text(self, progress: Progress) -> str:
-        """Replica-steps per second and time left, once there are two points to go by."""
-        now = time.monotonic()
-        if self.first is None:
-            self.first = now, progress.done, progress.share
-        elapsed, done, share = now - self.first[0], progress.done - self.first[1], progress.share - self.first[2]
-        if elapsed <= 0 or done <= 0 or share <= 0:
-            return ""
-        left = (1 - progress.share) * elapsed / share
-        return f"{done / elapsed:,.0f} replica-steps/s, {duration(left)} left"
-
-
-def _line(meter: _Meter, progress: Progress) -> None:
-    text = meter.text(progress)
-    if text and time.monotonic() - meter.last_line >= LINE_SECONDS:
-        meter.last_line = time.monotonic()
-        note(f"{100 * progress.share:.0f} % of {progress.total:,} replica-steps, {text}")
+    yield write
 
 
 @contextmanager
@@ -229,16 +195,12 @@ def windowless() -> Iterator[None]:
 # Figures: kdsim.figures is imported here only ---------------------------------------------------
 
 
-def figure_function(figure: str | Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """The function of a study's `figure`: a name in kdsim.figures, a function, or None for none."""
-    from kdsim.config import choose, require
+def figure_of(study: type[Study]) -> Callable[..., Any] | None:
+    """The function of a study's figure; None for a study without one."""
+    from kdsim.api.plotting import figure_function
 
-    if not isinstance(figure, str):
-        require(figure is None or callable(figure), "figure", figure, "the name of a figure of kdsim or a function")
-        return figure
-    from kdsim.figures import FIGURES
-
-    return choose("figure", figure, FIGURES)
+    figure = getattr(study, "figure", None)
+    return None if figure is None else figure_function(figure)
 
 
 def stored_figure(results: StudyResults, study: type[Study] | None = None) -> Callable[..., Any]:
@@ -254,12 +216,13 @@ def stored_figure(results: StudyResults, study: type[Study] | None = None) -> Ca
     Raises:
         ConfigError: the study has no figure, or it is in a study file and that one was not named.
     """
+    from kdsim.api.plotting import figure_function
     from kdsim.config import ConfigError
 
     if study is not None:
         if study.name != results.name:
             raise ConfigError(f"{results.folder} is a run of {results.name!r}; the study file defines {study.name!r}")
-        function = figure_function(getattr(study, "figure", None))
+        function = figure_of(study)
     else:
         reference = results.info["figure"] or {}
         file = reference.get("file")
@@ -269,7 +232,7 @@ def stored_figure(results: StudyResults, study: type[Study] | None = None) -> Ca
                 f"kdsim figure {results.folder} --study FILE.py; when it was stored, FILE.py was {file!s:.500}"
             )
         name = reference.get("name")
-        function = None if name is None else figure_function(str(name))
+        function = None if name is None else figure_function(name)
     if function is None:
         raise ConfigError(f"study {results.name!r} has no figure")
     return function

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kdsim.api.progress import duration
 from kdsim.cli import completion, console
 from kdsim.cli.codes import ExitCode
 from kdsim.cli.options import DataDir
@@ -85,7 +86,7 @@ class _Progress:
         self.last = now
         rate = (done - self.first) / (now - self.started)
         whole = f" of {total / 1e6:,.0f}" if total else ""
-        left = f", {console.duration((total - done) / rate)} left" if total and rate > 0 else ""
+        left = f", {duration((total - done) / rate)} left" if total and rate > 0 else ""
         console.note(f"{self.name}: {done / 1e6:,.0f}{whole} MB, {rate / 1e6:.2g} MB/s{left}")
 
 

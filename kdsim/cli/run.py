@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from kdsim.api.progress import duration
 from kdsim.cli import console, paths
 from kdsim.cli.codes import ExitCode
 from kdsim.cli.options import (
@@ -146,7 +147,7 @@ def use_data(data_dir: str | None) -> None:
 def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
     """Run a study, print its table or JSON, draw its figure. Returns the exit code."""
     how = how or How()
-    draw_with = console.figure_function(getattr(type(study), "figure", None))
+    draw_with = console.figure_of(type(study))
 
     from kdsim.results.store import read_study
     from kdsim.study import runner
@@ -192,7 +193,7 @@ def run(study: Study, out: str, as_json: bool, how: How | None = None) -> int:
         content |= comparisons(result.rows, stored)
         console.print_json(content | ({"failures": result.failures} if result.failures else {}))
         return code
-    spent = f"{result.replica_steps:,} replica-steps in {console.duration(result.engine_seconds)}"
+    spent = f"{result.replica_steps:,} replica-steps in {duration(result.engine_seconds)}"
     console.say(f"\n{spent}" if result.replica_steps else "\nnothing to simulate: all cells were stored")
     console.say(f"results  {paths.shown(result.folder)}")
     for file in figures:

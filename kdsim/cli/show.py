@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdsim.api.progress import duration
 from kdsim.cli import console, paths
 from kdsim.cli.options import Csv, DataDir, Device, Engine, Json, Out, Quick, Replicas, Seed, Set, Target, one_format
 from kdsim.cli.run import load_study, settings_of, use_data
@@ -72,7 +73,7 @@ def show_study(
         console.print_table(table)
     calls = counted(cost.packs, "training" if training else "engine call")
     aside = f", not counting {counted(len(planned), 'computation')}" if planned else ""
-    seconds = console.duration(cost.seconds)
+    seconds = duration(cost.seconds)
     steps = counted(cost.replica_steps, "replica-step")
     console.say(f"\n{counted(cost.cells, 'cell')} in {calls}, {steps}, about {seconds} here{aside}")
 
@@ -185,7 +186,7 @@ def _durations(cost: costs.StudyCost, workers: int | None) -> list[str]:
         seconds = cost.wall(count)
         if last is not None and seconds >= 0.95 * last:
             break  # more workers find nothing to do
-        texts.append(f"{console.duration(seconds)} on {count}")
+        texts.append(f"{duration(seconds)} on {count}")
         last, most = seconds, count
     left = " of what is left" if cost.stored else ""
     return [f"duration    {', '.join(texts)} {'worker' if most == 1 else 'workers'} of one {unit}{left}"]

@@ -57,3 +57,12 @@ def test_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = progress.Meter()
     assert meter.text(Progress(0, 100, 0, 10, 10, 0.0)) == ""
     assert meter.text(HALF) == "5 replica-steps/s, 10 s left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (1.94, "1.9 s"), (2.0, "2 s"), (99.0, "99 s"), (100.0, "2 min"), (5990.0, "100 min"),
+     (6000.0, "1.7 h"), (360_000.0, "100.0 h")],
+)  # fmt: skip
+def test_durations_are_in_the_unit_that_people_would_use(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text

@@ -16,7 +16,7 @@ import pytest
 import tiny_study
 
 from kdsim import __version__
-from kdsim.cli import console, main, run, show, train
+from kdsim.cli import main, run, show, train
 from kdsim.cli.run import How
 from kdsim.config import ConfigError
 from kdsim.files import signed
@@ -217,15 +217,6 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert "kdsim run-study noise-sweep --quick" in text and "Bayes class probabilities" in text
     assert main([]) == 0
     assert capsys.readouterr().out == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (1.94, "1.9 s"), (2.0, "2 s"), (99.0, "99 s"), (100.0, "2 min"), (5990.0, "100 min"),
-     (6000.0, "1.7 h"), (360_000.0, "100.0 h")],
-)  # fmt: skip
-def test_durations_are_in_the_unit_that_people_would_use(seconds: float, text: str) -> None:
-    assert console.duration(seconds) == text
 
 
 # What is refused ----------------------------------------------------------------------------------
