@@ -29,7 +29,7 @@ bench:  ## speed of the engines: minutes on a machine that does nothing else
 	$(PYTHON) -m benchmarks.sgd $(ARGS)
 
 docs:  ## the examples of README, docs and docstrings run
-	$(PYTHON) -m pytest tests/studies/test_examples.py tests/test_doctests.py $(ARGS)
+	$(PYTHON) -m pytest tests/studies/test_examples.py tests/api/test_docs.py tests/test_doctests.py $(ARGS)
 
 figures:  ## docs/gallery: figures and tables of the studies that are stored in results/
 	$(PYTHON) -c "from kdsim.cli import main; raise SystemExit(main())" gallery $(ARGS)
