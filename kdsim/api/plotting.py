@@ -23,7 +23,7 @@ def figure_function(figure: Any) -> Callable[..., Figure]:
     from kdsim.figures import FIGURES
 
     if figure is None or isinstance(figure, str):
-        return choose("figure", figure or DEFAULT, FIGURES)
+        return choose("figure", DEFAULT if figure is None else figure, FIGURES)
     require(callable(figure), "figure", figure, "the name of a figure of kdsim or a function")
     return figure
 

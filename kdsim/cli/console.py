@@ -192,7 +192,7 @@ def windowless() -> Iterator[None]:
                     mpl.rcParams["backend"] = chosen
 
 
-# Figures: kdsim.figures is imported here only ---------------------------------------------------
+# Figures ----------------------------------------------------------------------------------------
 
 
 def figure_of(study: type[Study]) -> Callable[..., Any] | None:
