@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from kdsim import config
+from kdsim.api.paths import folder_of
 from kdsim.api.results import Result, read_result
 from kdsim.config import ConfigError, require
 from kdsim.results.store import STUDY_FILE, Store
@@ -36,8 +38,8 @@ def load(what: Any = "results", study: Any = None, *, out: str | Path = "results
         >>> kd.load(folder).frame.equals(result.frame)
         True
     """
-    if isinstance(what, (str, Path)) and Path(what).is_dir():
-        folder = Path(what)
+    if isinstance(what, (str, os.PathLike)) and folder_of("what", what).is_dir():
+        folder = folder_of("what", what)
         if (folder / STUDY_FILE).is_file():
             return read_result(folder, _figure(study, folder.absolute().parent.name))
         if any(folder.glob(f"*/{STUDY_FILE}")):  # of a study: its most recent run
@@ -45,10 +47,15 @@ def load(what: Any = "results", study: Any = None, *, out: str | Path = "results
             return read_result(Store(folder.absolute().parent).latest(name), _figure(study, name))
         return _in_store(Store(folder), study)
     is_file = isinstance(what, (str, Path)) and str(what).endswith(".py")
-    if not is_file and (isinstance(what, Path) or (isinstance(what, str) and ("/" in what or what == "results"))):
+    is_path = isinstance(what, os.PathLike) or (isinstance(what, str) and ("/" in what or what == "results"))
+    if not is_file and is_path:
         raise ConfigError(f"folder {str(what)!r} is not there: must be a results folder, or the folder of a run in it")
     require(study is None, "study", study, "None where the first argument is a study")
-    return _in_store(Store(out), what)
+    store = Store(folder_of("out", out))
+    if isinstance(what, str) and not is_file and what not in store.names():
+        place = str(store.root)
+        raise ConfigError(f"{what!r} is neither a folder nor a study with results in {place!r}; {store.listing(what)}")
+    return _in_store(store, what)
 
 
 def runs(out: str | Path = "results") -> pd.DataFrame:
@@ -63,7 +70,7 @@ def runs(out: str | Path = "results") -> pd.DataFrame:
         >>> kd.runs(tempfile.mkdtemp()).columns.tolist()
         ['study', 'date', 'folder']
     """
-    found = [(folder.parent.name, date, str(folder)) for date, folder in Store(out).runs()]
+    found = [(folder.parent.name, date, str(folder)) for date, folder in Store(folder_of("out", out)).runs()]
     table = pd.DataFrame(found, columns=["study", "date", "folder"])
     return table.assign(date=pd.to_datetime(table["date"], errors="coerce", utc=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ import pandas as pd
 
 from kdsim.api import plotting
 from kdsim.api.labels import LABEL, label_columns
-from kdsim.config import require
+from kdsim.api.paths import folder_of
+from kdsim.config import require, shown
 from kdsim.results.labels import labelled
 from kdsim.results.store import TEACHERS, Store, StudyResults, read_study
 
@@ -102,7 +104,8 @@ class Result:
 
     def _joined(self, name: str) -> pd.DataFrame:
         table = getattr(self._stored, name)
-        first = self._labels.assign(cell=[row["cell"] for row in self._stored.records])
+        digests = pd.Series([row["cell"] for row in self._stored.records], dtype=str)  # of no experiments as well
+        first = self._labels.assign(cell=digests)
         first = first[[column for column in first if column == "cell" or column not in table]]
         return first.merge(table, on="cell", how="inner")
 
@@ -120,13 +123,21 @@ class Result:
         Raises:
             KeyError: there is no such column.
             IndexError: there is no such experiment.
+            TypeError: the key is none of these.
         """
         if isinstance(key, str):
+            if key not in self.frame:
+                nearest = difflib.get_close_matches(key, [str(name) for name in self.frame], n=1)
+                raise KeyError(f"no column {key!r}{f' (nearest: {nearest[0]})' if nearest else ''} in .frame")
             return self.frame[key]
         if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-            range(len(self))[key]  # an IndexError as of a list
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"no experiment {key}: the result has {len(self)}")
             key = [key]
         if not isinstance(key, slice):
+            if not isinstance(key, (Sequence, np.ndarray, pd.Series, pd.Index)):
+                allowed = "the name of a column, a number, a slice, or a list or mask of experiments"
+                raise TypeError(f"key = {shown(key)} is not allowed: must be {allowed}")
             key = np.asarray(key) if len(key) else slice(0)
         return self._part(np.arange(len(self))[key].tolist())
 
@@ -190,7 +201,7 @@ class Result:
         Raises:
             ConfigError: the folder in which it was stored is gone.
         """
-        source, target = self._store, Store(out)
+        source, target = self._store, Store(folder_of("out", out))
         require(self.folder.is_dir(), "folder", str(self.folder), "there still: it is temporary, see kdsim.run")
         target.prepare()
         for row in self._stored.records:

@@ -19,6 +19,7 @@ import pandas as pd
 from kdsim import config
 from kdsim.api import progress as progress_bar
 from kdsim.api.labels import label_columns
+from kdsim.api.paths import folder_of
 from kdsim.api.results import Result, finished, read_result
 from kdsim.config import ConfigError, by_name, kind_of, shown
 from kdsim.experiments import Cell, Computation, ListedExperiments, StudentTrainer, Study, Teacher
@@ -102,9 +103,12 @@ def run(
         Name: step_size, dtype: float64
     """
     settings = {"replicas": replicas, "seed": seed, "engine": engine, "device": device}
+    for what, flag in (("quick", quick), ("progress", progress), ("repair", repair), ("rerun", rerun)):
+        config.require(isinstance(flag, bool), what, flag, "True or False")
+    _require_executor(executor)
     with _data(data_dir):
         whole = _study(study, quick, settings, name)
-        folder = _scratch() if out is None else Path(out)
+        folder = _scratch() if out is None else folder_of("out", out)
         with progress_bar.shown(progress) as (tell, say), _compilation(say):
             try:
                 done = runner.run(
@@ -231,6 +235,14 @@ def _figure(study: Study) -> Any:
 
 # Where and how ----------------------------------------------------------------------------------
 
+
+def _require_executor(executor: object) -> None:
+    from kdsim.study.executors import Executor
+
+    known = executor is None or isinstance(executor, Executor)
+    config.require(known, "executor", executor, "None or an executor, as kdsim.study.on_dask.cluster gives it")
+
+
 _scratches: dict[int, Path] = {}
 
 
@@ -255,7 +267,7 @@ def _data(folder: str | Path | None) -> Iterator[None]:
         yield
         return
     before = os.environ.get(DATA)
-    os.environ[DATA] = str(Path(folder).expanduser().absolute())
+    os.environ[DATA] = str(folder_of("data_dir", folder).absolute())
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from kdsim.config import ConfigError, by_name, choose, kind_of, require, shown
+from kdsim.config.allowed import allowed_text
 from kdsim.data import ImageSource, KnownImages, KnownPoints, PointSource
 from kdsim.engines.base import SGD
 from kdsim.engines.optimisers import Optimiser
@@ -89,8 +90,7 @@ def Experiment(
         >>> experiment.supervision.concentration, experiment.sgd.steps
         (3.0, 1000)
     """
-    sources = (Problem, ImageSource, PointSource)
-    require(isinstance(data, sources), "data", data, "a Problem or a source of images or points")
+    require(isinstance(data, (Problem, ImageSource, PointSource)), "data", data, allowed_text(Data, data))
     found: Any = _student(data, student)
     data = _split(data, found)
     shared: dict[str, Any] = {"batch_size": batch_size, "optimiser": optimiser, "schedule": schedule}

@@ -29,10 +29,20 @@ def test_a_result_is_a_sequence(sweep: kd.Result) -> None:
     assert list(sweep[1:3]["label"]) == list(sweep["label"][1:3])
     assert set(sweep[sweep["batch_size"] == 4]["batch_size"]) == {4} and len(sweep[[0, 2]]) == 2 and len(sweep[[]]) == 0
     assert len(sweep[2].replicas) == 6 and set(sweep[2].curves["label"]) == {"one-hot, batch size 1"}
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="no experiment 6: the result has 6"):
         sweep[6]
-    with pytest.raises(KeyError):
-        sweep["no such column"]
+    with pytest.raises(KeyError, match=r"no column 'flor' .nearest: floor. in .frame"):
+        sweep["flor"]
+    for key in (None, 1.5, {0}):
+        with pytest.raises(TypeError, match=r"key = .* is not allowed: must be the name of a column"):
+            sweep[key]
+
+
+def test_a_part_may_be_empty(sweep: kd.Result) -> None:
+    none = sweep[sweep["floor"] < 0]
+    assert len(none) == 0 and "0 experiments" in repr(none)
+    for own, whole in ((none.curves, sweep.curves), (none.replicas, sweep.replicas)):
+        assert own.empty and list(own) == list(whole)
 
 
 def test_it_is_shown_in_a_few_lines(sweep: kd.Result) -> None:
@@ -78,6 +88,8 @@ def test_it_is_read_as_it_was(sweep: kd.Result, experiments: list[kd.experiments
         (("{folder}/sweep", "noise-sweep"), "the folder holds a run of 'sweep', the study is 'noise-sweep'"),
         (("{empty}",), "no results in"),
         (("{folder}", 3), "study = 3 is not allowed: must be a study"),
+        (("reslts",), "'reslts' is neither a folder nor a study with results in .*stored there"),
+        (("",), "what = '' is not allowed: must be the path of a folder"),
     ],
 )
 @pytest.mark.usefixtures("sweep")
@@ -109,3 +121,24 @@ def test_it_can_be_pickled(sweep: kd.Result) -> None:
     copy = pickle.loads(pickle.dumps(sweep[1:3]))
     assert copy.frame.equals(sweep[1:3].frame) and copy.replicas.equals(sweep[1:3].replicas)
     assert len(copy.plot().axes) == 2 and repr(copy) == repr(sweep[1:3])
+
+
+@pytest.mark.parametrize("wrong", [3, b"results", ""])
+def test_a_folder_is_a_path(wrong: object, sweep: kd.Result, experiments: list) -> None:
+    calls = (
+        lambda: kd.run(experiments[0], wrong),
+        lambda: kd.run(experiments[0], data_dir=wrong),
+        lambda: kd.load("sweep", out=wrong),
+        lambda: kd.runs(wrong),
+        lambda: sweep.save(wrong),
+    )
+    for call in calls:
+        with pytest.raises(kd.ConfigError, match=r"(out|data_dir) = .* is not allowed: must be the path of a folder"):
+            call()
+
+
+def test_a_tilde_is_the_home_folder(sweep: kd.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sweep.save("~/results").folder.is_relative_to(tmp_path / "results")
+    assert len(kd.load("~/results")) == len(kd.load("sweep", out="~/results")) == len(sweep)
+    assert len(kd.runs("~/results")) == 1

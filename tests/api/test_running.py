@@ -98,6 +98,9 @@ def test_settings_replace_those_of_all_experiments(experiments: list) -> None:
         (lambda: kd.run(kd.Experiment(PROBLEM), name="a/b"), "name = 'a/b' is not allowed"),
         (lambda: kd.simulate([kd.Experiment(PROBLEM)]), "experiment = .* is not allowed: must be one experiment"),
         (lambda: kd.predict(kd.studies.Train()), "trains networks, of which theory predicts nothing"),
+        (lambda: kd.run(kd.Experiment(PROBLEM), repair="no"), "repair = 'no' is not allowed: must be True or False"),
+        (lambda: kd.run(kd.studies.NoiseSweep(), quick=1), "quick = 1 is not allowed: must be True or False"),
+        (lambda: kd.run(kd.Experiment(PROBLEM), executor="dask"), "executor = 'dask' is not allowed: must be None or"),
         (lambda: kd.compare(1, 2), "a = 1 is not allowed: must be a Result"),
     ],
 )
@@ -225,7 +228,11 @@ def test_an_experiment_of_a_network() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: kd.Experiment("digits"), "data = 'digits' is not allowed: must be a Problem"),
+        (lambda: kd.Experiment("digits"), r"data = 'digits' is not allowed: must be a Problem.*, as Digits\(\)"),
+        (
+            lambda: kd.Experiment(kd.problems.LongTail),
+            r"data = .* is not allowed: must be a Problem.*, as LongTail\(\)",
+        ),
         (lambda: kd.Experiment(PROBLEM, "softmax"), "unknown student 'softmax'; allowed: softmax-regression"),
         (lambda: kd.Experiment(PROBLEM, kd.students.MLP()), "step_size = None is not allowed with the student mlp"),
         (lambda: kd.Experiment(kd.data.KnownImages()), "student = None is not allowed with known-images"),
