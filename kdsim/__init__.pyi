@@ -16,10 +16,10 @@ from .api.loading import load as load
 from .api.loading import runs as runs
 from .api.results import Result as Result
 from .api.running import Interrupted as Interrupted
-from .api.running import KdsimWarning as KdsimWarning
 from .api.running import predict as predict
 from .api.running import run as run
 from .api.running import simulate as simulate
+from .api.warning import KdsimWarning as KdsimWarning
 from .config import ConfigError as ConfigError
 from .experiments.experiment import Experiment as Experiment
 from .population import Population as Population

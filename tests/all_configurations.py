@@ -1,13 +1,16 @@
-"""Every configuration class of kdsim, found by the types of fields."""
+"""Every configuration class of kdsim: those that fields may hold, and all others that kdsim's modules define."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+import kdsim.claims
+import kdsim.experiments  # noqa: F401
 from kdsim.cli.reproduce import _further_classes
+from kdsim.config import Configuration
 from kdsim.studies import STUDIES
 from kdsim.study.base import Cell
 from kdsim.study.stored_configs import KNOWN
@@ -29,5 +32,13 @@ def configurations(roots: Iterable[type]) -> list[type]:
     return list(found)
 
 
+def subclasses(cls: type) -> Iterator[type]:
+    """Of kdsim's modules, at any depth, but for those that cannot be built."""
+    for each in cls.__subclasses__():
+        if each.__module__.partition(".")[0] == "kdsim" and not inspect.isabstract(each):
+            yield each
+        yield from subclasses(each)
+
+
 ROOTS = (*KNOWN, *_further_classes(), *STUDIES, Cell, StudentTrainer)
-CONFIGURATIONS = configurations(ROOTS)
+CONFIGURATIONS = list(dict.fromkeys([*configurations(ROOTS), *subclasses(Configuration)]))

@@ -11,12 +11,13 @@ import pandas as pd
 from kdsim import config
 from kdsim.api.paths import folder_of
 from kdsim.api.results import Result, read_result
+from kdsim.api.warning import warn
 from kdsim.config import ConfigError, require
 from kdsim.results.store import STUDY_FILE, Store
 
 
 def load(what: Any = "results", study: Any = None, *, out: str | Path = "results") -> Result:
-    """Read stored results; nothing is run.
+    """Read stored results; nothing is run. What there is to know beside the tables (`Result.notes`) is a warning.
 
     Args:
         what: a results folder, the folder of one run, or a study: its name (the most recent run in `out`), its class
@@ -38,6 +39,13 @@ def load(what: Any = "results", study: Any = None, *, out: str | Path = "results
         >>> kd.load(folder).frame.equals(result.frame)
         True
     """
+    found = _found(what, study, out)
+    for line in found.notes:
+        warn(line)
+    return found
+
+
+def _found(what: Any, study: Any, out: str | Path) -> Result:
     if isinstance(what, (str, os.PathLike)) and folder_of("what", what).is_dir():
         folder = folder_of("what", what)
         if (folder / STUDY_FILE).is_file():

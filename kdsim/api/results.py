@@ -18,6 +18,7 @@ from kdsim.api.labels import LABEL, label_columns
 from kdsim.api.paths import folder_of
 from kdsim.config import require, shown
 from kdsim.results.labels import labelled
+from kdsim.results.runs import notes
 from kdsim.results.store import TEACHERS, Store, StudyResults, read_study
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Result:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row an experiment: first its label and the settings that vary, then the others, theory, measurements."""
-        rows = pd.DataFrame(self._stored.records)
+        rows = self._stored.rows
         first = self._labels
         return pd.concat([first, rows.drop(columns=[name for name in first if name in rows])], axis=1)
 
@@ -108,6 +109,12 @@ class Result:
         first = self._labels.assign(cell=digests)
         first = first[[column for column in first if column == "cell" or column not in table]]
         return first.merge(table, on="cell", how="inner")
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to know beside the tables, a line each: what failed, what another version of kdsim computed,
+        which files of data have changed since."""
+        return tuple(notes(self._stored))
 
     # A sequence of experiments
 
@@ -208,8 +215,8 @@ class Result:
             place = target.cell_folder(row["cell"])
             if not place.exists():
                 shutil.copytree(source.cell_folder(row["cell"]), place)
-        for file in (source.root / TEACHERS).glob("*.pt"):
-            if any(file.name.startswith(row["cell"]) for row in self._stored.records):
+        for row in self._stored.records:
+            for file in (source.root / TEACHERS).glob(f"{row['cell']}*"):
                 shutil.copy2(file, target.root / TEACHERS / file.name)
         place = target.study_folder(self.name, self.folder.name)
         shutil.copytree(self.folder, place, dirs_exist_ok=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import inspect
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +19,10 @@ from kdsim.api import progress as progress_bar
 from kdsim.api.labels import label_columns
 from kdsim.api.paths import folder_of
 from kdsim.api.results import Result, finished, read_result
+from kdsim.api.warning import warn
 from kdsim.config import ConfigError, by_name, kind_of, shown
 from kdsim.experiments import Cell, Computation, ListedExperiments, StudentTrainer, Study, Teacher
-from kdsim.results.store import Store
+from kdsim.results.store import Store, table_of
 from kdsim.study import loading, packs, runner
 
 if TYPE_CHECKING:
@@ -34,10 +33,6 @@ Runnable = Study | type[Study] | str | AnyExperiment | Sequence[AnyExperiment]
 
 DATA = "KDSIM_DATA"
 """Environment variable: the folder of real images."""
-
-
-class KdsimWarning(UserWarning):
-    """What `run` says beside its result: what failed, that another version computed a stored result, and so on."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -112,7 +107,7 @@ def run(
         with progress_bar.shown(progress) as (tell, say), _compilation(say):
             try:
                 done = runner.run(
-                    whole, folder, executor=executor, progress=tell, note=_warn, repair=repair, rerun=rerun
+                    whole, folder, executor=executor, progress=tell, note=warn, repair=repair, rerun=rerun
                 )
             except runner.Interrupted as interruption:
                 raise Interrupted(str(interruption), _finished(whole, folder)) from None
@@ -120,7 +115,7 @@ def run(
         lines = "; ".join(done.failures)
         raise ConfigError(lines) if done.user_error else RuntimeError(lines)
     for line in done.failures:
-        _warn(line)
+        warn(line)
     return read_result(done.folder, _figure(whole))
 
 
@@ -172,7 +167,7 @@ def predict(
         raise ConfigError(f"study {whole.name!r} trains networks, of which theory predicts nothing")
     rows = packs.predicted_rows(whole)
     first = label_columns(rows, [config.encode(cell) for cell in cells])
-    rest = pd.DataFrame(rows)
+    rest = table_of(rows)
     return pd.concat([first, rest.drop(columns=[column for column in first if column in rest])], axis=1)
 
 
@@ -284,16 +279,8 @@ def _compilation(say: Callable[[str], None] | None) -> Iterator[None]:
         return
     from kdsim.engines.fused.compilation import announced
 
-    with announced(lambda line: say(line) if line.startswith("compiling") else _warn(line)):
+    with announced(lambda line: say(line) if line.startswith("compiling") else warn(line)):
         yield
-
-
-def _warn(line: str) -> None:
-    """Warn, and name the line of the user's code that called kdsim."""
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "kdsim":
-        level, frame = level + 1, frame.f_back
-    warnings.warn(line, KdsimWarning, stacklevel=level - 1 if frame is None else level)
 
 
 def _finished(study: Study, folder: Path) -> Result | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from kdsim.config import require
-from kdsim.study.base import Study
+from kdsim.study.base import Cell, Computation, Study
 from kdsim.study.loading import require_study_name
+from kdsim.trainer import StudentTrainer, Teacher
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,11 @@ class ListedExperiments(Study):
     """Experiments that somebody has listed, in their order.
 
     Attributes:
-        experiments: all of them simulations (`Cell`), or none.
+        experiments: either all are simulations (`Cell`), or none is.
         name: under which they are stored and loaded.
     """
 
-    experiments: tuple[Any, ...] = ()
+    experiments: tuple[Cell | StudentTrainer | Teacher | Computation, ...] = ()
     name: str = "experiments"  # type: ignore[misc]  # a setting here, where other studies have a constant
 
     summary: ClassVar[str] = "experiments that were listed in Python"

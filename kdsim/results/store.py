@@ -44,6 +44,14 @@ _STUDY_KEYS = {"study": str, "digest": str, "settings": dict, "cells": list, "fi
 """Keys that a study.json must have, and the types of their values."""
 
 
+def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table: where there is no number, NaN, also in columns that no row has a number in."""
+    import pandas as pd
+
+    table, kinds = pd.DataFrame(rows), {kind_of_row(row) for row in rows}
+    return table.astype({name: float for name in table if is_float(name, kinds)})
+
+
 class StudyResults:
     """A stored study: what a figure is drawn from. Tables of the cells are read when they are asked for.
 
@@ -73,11 +81,8 @@ class StudyResults:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """`records` as a table: where there is no number, NaN, also in columns that no row has a number in."""
-        import pandas as pd
-
-        table, kinds = pd.DataFrame(self.records), {kind_of_row(row) for row in self.records}
-        return table.astype({name: float for name in table if is_float(name, kinds)})
+        """`records` as a table, see `table_of`."""
+        return table_of(self.records)
 
     @cached_property
     def curves(self) -> pd.DataFrame:

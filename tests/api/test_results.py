@@ -142,3 +142,11 @@ def test_a_tilde_is_the_home_folder(sweep: kd.Result, tmp_path: Path, monkeypatc
     assert sweep.save("~/results").folder.is_relative_to(tmp_path / "results")
     assert len(kd.load("~/results")) == len(kd.load("sweep", out="~/results")) == len(sweep)
     assert len(kd.runs("~/results")) == 1
+
+
+def test_columns_without_numbers_are_nan(sweep: kd.Result) -> None:
+    texts = {name for name in sweep.frame if sweep.frame[name].dtype == object}
+    assert all(isinstance(value, (str, bool)) for name in texts for value in sweep[name].dropna())
+    assert {"exact_floor", "exact_floor_low"}.isdisjoint(texts)
+    predicted = kd.predict(kd.Experiment(kd.problems.SoftmaxLinear(dimension=3, samples=100)))
+    assert predicted["exact_floor"].dtype == float and predicted["exact_floor"].isna().all()

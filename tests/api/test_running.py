@@ -116,7 +116,8 @@ def test_what_fails_is_named_and_the_others_are_there(experiments: list, tmp_pat
         result = kd.run([mixed[0], replace(mixed[1], step_size=0.2, sgd=SGD(50))], tmp_path)
     assert len(result) == 1 and len(result.failures) == 1 and "1 failed" in repr(result)
     assert {warning.filename for warning in told} == {__file__}
-    assert kd.load(tmp_path).failures == result.failures
+    with pytest.warns(kd.KdsimWarning, match="no targets"):
+        assert kd.load(tmp_path).failures == result.failures
     with pytest.raises(RuntimeError, match="no targets"):
         kd.simulate(mixed[1])
 
@@ -255,3 +256,18 @@ def test_equal_experiments_are_numbered(experiments: list) -> None:
         result = kd.run([experiments[0], experiments[0]])
     assert list(result["label"]) == ["exact (1)", "exact (2)"]
     assert ListedExperiments((experiments[0],)).quick().cells() == (experiments[0],)
+
+
+@pytest.mark.slow
+def test_what_is_saved_has_teachers_and_networks(tmp_path: Path) -> None:
+    points = kd.data.KnownPoints(PROBLEM, validation_samples=20, test_samples=20)
+    alone = kd.Experiment(points, kd.experiments.PointNetwork("mlp"), epochs=1, batch_size=20)
+    taught = replace(alone, supervision=kd.teachers.Deterministic(alone), loss=kd.losses.KD())
+    saved = kd.run([taught], tmp_path / "first").save(tmp_path / "second")
+
+    def kept(folder: str, kind: str) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in (tmp_path / folder / kind).rglob("*") if file.is_file()}
+
+    assert kept("second", "teachers") == kept("first", "teachers") != {}
+    assert kept("second", "cells") == kept("first", "cells")
+    assert len(saved[0].networks()) == len(kd.load(tmp_path / "first")[0].networks()) == 1

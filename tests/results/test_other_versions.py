@@ -15,6 +15,7 @@ import pytest
 import tiny_study
 from stored_results import digests, rewrite
 
+import kdsim as kd
 from kdsim.cli import main
 from kdsim.config import ConfigError
 from kdsim.measure import floors
@@ -74,6 +75,20 @@ def test_older_rows_have_no_number_in_newer_columns(stored: Path, newer: None) -
     assert [row[name] for name in ("mu_star", "wobble", "wobble_low", "wobble_high")] == [None] * 4
     assert results.rows[["mu_star", "wobble"]].isna().all().all() and results.rows["wobble"].dtype == float
     assert row["floor"] is not None and not list(runs.notes_on_rows(results.records))
+
+
+def test_the_python_api_reads_older_rows(stored: Path, newer: None) -> None:
+    found = kd.load(stored)
+    assert found.frame[["mu_star", "wobble", "wobble_low"]].isna().all().all() and found.frame["wobble"].dtype == float
+    assert found.frame["floor"].notna().all() and found.notes == ()
+
+
+def test_the_python_api_says_what_another_source_computed(out: Path) -> None:
+    (digest,) = digests(out)
+    rewrite(out, digest, lambda info, tables: info["versions"].update(source_sha256="0" * 64))
+    with pytest.warns(kd.KdsimWarning, match="computed by another source of kdsim") as caught:
+        found = kd.load(out)
+    assert caught[0].filename == __file__ and len(found.notes) == 1
 
 
 @pytest.mark.parametrize(
