@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import re
 import types
 import typing
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NewType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, NewType, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -162,6 +164,17 @@ def test_settings_of_the_command_line_are_checked_by_the_same_rules():
 
 # What is accepted -------------------------------------------------------------------------------
 
+
+class Number(enum.IntEnum):
+    """Ints that have a repr of their own."""
+
+    THREE = 3
+
+
+class Half(float):
+    """A float of another class."""
+
+
 SAME = [
     (lambda: Dirichlet(3), Dirichlet(3.0)),
     (lambda: MLP([3, 4]), MLP((3, 4))),
@@ -173,6 +186,10 @@ SAME = [
     (lambda: NoiseSweep(nu=[np.float32(0.25), 1]), NoiseSweep(nu=(0.25, 1.0))),
     (lambda: NoiseSweep(families=np.array(["dirichlet"])), NoiseSweep(families=("dirichlet",))),
     (lambda: Confusion(pattern=np.str_("cyclic")), Confusion(pattern="cyclic")),
+    (lambda: Dirichlet(Number.THREE), Dirichlet(3.0)),
+    (lambda: SGD(Number.THREE), SGD(3)),
+    (lambda: MLP([Number.THREE]), MLP((3,))),
+    (lambda: Dirichlet(Half(0.5)), Dirichlet(0.5)),
 ]  # fmt: skip
 
 
@@ -181,6 +198,27 @@ def test_what_stands_for_a_value_becomes_it(build, same):
     found = build()
     assert found == same and hash(found) == hash(same) and digest(found) == digest(same)
     assert repr(found) == repr(same)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.eye(2), "array([[1., 0.], [0., 1.]])"),
+        (pd.Series([1.0]), "0    1.0 dtype: float64"),
+        (torch.ones((), device="meta"), "tensor(..., device='meta', size=())"),
+        (torch.ones(2, device="meta"), "tensor(..., device='meta', size=(2,))"),
+        (torch.eye(2).to_sparse(), "tensor(indices=tensor([[0, 1], [0, 1]]), values"),
+        (np.ma.masked, "masked"),
+    ],
+    ids=["array", "series", "meta scalar", "meta", "sparse", "masked"],
+)
+def test_arrays_that_do_not_fit_are_refused_in_one_line(value, shown):
+    for build in (lambda: Dirichlet(value), lambda: MLP(value)):
+        with pytest.raises(ConfigError) as caught:
+            build()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=rf"^Dirichlet.concentration = {re.escape(shown)}.* is not allowed: must be"):
+        Dirichlet(value)
 
 
 def test_an_int_that_no_float_is_stays_what_it_is():
@@ -308,6 +346,67 @@ def test_validation_sees_right_types_in_any_inheritance():
     for cls, name, value in [(Derived, "count", "1"), (Base, "size", ()), (WithMixed, "size", 1j)]:
         with pytest.raises(ConfigError, match=rf"^{cls.__name__}\.{name} = "):
             cls(**{name: value})
+
+
+@dataclass(frozen=True)
+class Least(Own):
+    """A value that comes with it, and nobody looks at."""
+
+    least: InitVar[float] = 0.0
+
+
+def test_a_value_for_nothing_but_construction_needs_no_validation():
+    assert Least(2, least=1.0) == Least(2.0)
+    with pytest.raises(ConfigError, match=r"Least\.size = 'a'"):
+        Least("a", least=1.0)
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Box(Configuration, Generic[T]):
+    """A class of any type."""
+
+    content: T | None = None
+
+
+@dataclass(frozen=True)
+class Boxes(Configuration):
+    """Annotations that wrap others."""
+
+    box: Box[int] = field(default_factory=Box)
+    boxes: tuple[Box[int], ...] = ()
+    size: Final[float] = 0.5
+    pairs: tuple[tuple[str, float], ...] = ()
+
+
+def test_annotations_that_wrap_others_are_checked():
+    found = Boxes(Box(3), [Box("a")], 2)
+    assert found == Boxes(Box(3), (Box("a"),), 2.0) and type(found.size) is float
+    for values, text in [
+        ({"box": 3}, "Boxes.box = 3 is not allowed: must be a Box"),
+        ({"boxes": (Box(), OneHot())}, "Boxes.boxes[1] = OneHot() is not allowed: must be a Box"),
+        ({"size": "a"}, "Boxes.size = 'a' is not allowed: must be a number"),
+        ({"pairs": "a"}, "must be a tuple, each of it a tuple of 2 values (a text, a number)"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            Boxes(**values)
+        assert text in str(caught.value) and "as ('a',)" not in str(caught.value)
+
+
+class Undecorated(Configuration):
+    """Its author forgot `@dataclass`."""
+
+    size: int = 1
+
+
+def test_a_class_that_is_no_dataclass_is_shown():
+    assert repr(Undecorated()) == "Undecorated()"
+    with pytest.raises(ConfigError, match=r"Dirichlet\.concentration = Undecorated\(\) is not allowed"):
+        Dirichlet(Undecorated())
+    with pytest.raises(ConfigError, match=r"an? Undecorated cannot be part of a configuration"):
+        digest(Undecorated())
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from kdsim.config.errors import ConfigError, shown
 from kdsim.config.identity import is_own, kind_of
-from kdsim.config.values import as_float, python_numbers
+from kdsim.config.values import as_float, listed, python_numbers
 
 _NOUNS: dict[Any, tuple[str, str]] = {
     int: ("an integer", "integers"),
@@ -82,7 +82,14 @@ def _fitted(value: Any, hint: Any, place: str) -> Any:
         value = str.__str__(value)  # np.str_ is a text
     if not _allows(hint, value):
         raise Misfit(value, hint, place)
+    if hint in (int, float):
+        value = _bare(value)
     return Path(value) if isinstance(value, str) and hint in (Path, PurePath) else value
+
+
+def _bare(number: int | float) -> int | float:
+    """The number of a class of its own, as of an `IntEnum`, as Python's: it is equal to it, and has its digest."""
+    return int(number) if isinstance(number, int) else float(number)
 
 
 def _allows(hint: Any, value: Any) -> bool:
@@ -95,6 +102,8 @@ def _allows(hint: Any, value: Any) -> bool:
         return isinstance(value, float) or (_allows(int, value) and abs(value) <= _LARGEST)
     if hint in (Path, PurePath):
         return isinstance(value, (str, PurePath))
+    if dataclasses.is_dataclass(typing.get_origin(hint)):  # a generic class, which any of its parameters is of
+        hint = typing.get_origin(hint)
     if not _is_checked(hint):
         return True
     try:
@@ -134,9 +143,8 @@ def _items(value: Any) -> Sequence[Any] | None:
     """The items of a tuple, a list, a range or an array of numpy, torch or pandas; None of all else."""
     if isinstance(value, (tuple, list, range)):
         return value
-    if getattr(value, "ndim", 0) > 0 and callable(getattr(value, "tolist", None)):
-        return value.tolist()
-    return None
+    held = listed(value) if getattr(value, "ndim", 0) > 0 else None
+    return held if isinstance(held, list) else None
 
 
 # In words --------------------------------------------------------------------------------------
@@ -151,7 +159,8 @@ def allowed_text(hint: Any, value: Any) -> str:
     if float in options and _allows(int, value):
         return f"{text}, of at most {float(_LARGEST):.2g} in size"
     for option in options:
-        if _items(value) is None and _each(option) and _allows(_each(option)[0], value):
+        each = _each(option)
+        if _items(value) is None and each and typing.get_origin(each[0]) is not tuple and _allows(each[0], value):
             return f"{text}, as ({shown(value)},)"
     classes = [each for option in options for each in (option, *_each(option)) if each not in _NOUNS]
     return f"{text}{_example([each for each in classes if _is_checked(each)], value)}"
@@ -181,6 +190,7 @@ def _noun(hint: Any) -> str:
         return f"a tuple of {_NOUNS[args[0]][1]}" if args[0] in _NOUNS else f"a tuple, each of it {_noun(args[0])}"
     if origin is tuple:
         return f"a tuple of {len(args)} values ({', '.join(map(_noun, args))})"
+    hint = origin if dataclasses.is_dataclass(origin) else hint
     return with_article(hint.__name__) if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 

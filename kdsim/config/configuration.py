@@ -41,7 +41,7 @@ class Configuration:
             cls.__post_init__ = _after_types(cls.__post_init__)
         cls.__repr__ = cls.__repr__  # or dataclass would make one of its own
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, *init_only: Any) -> None:
         for name, hint, exact in _typed_fields(type(self)):
             value = getattr(self, name, _MISSING)
             if type(value) in exact or value is _MISSING:
@@ -97,7 +97,7 @@ def _resolved_fields(cls: type) -> Typed:
 def _told(config: Any) -> list[dataclasses.Field[Any]]:
     """The fields of which a repr tells: those that are not at their default, to the last digit."""
     told = []
-    for each in dataclasses.fields(config):
+    for each in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():  # or it lacks its decorator
         factory, value = each.default_factory, getattr(config, each.name, None)
         default = each.default if factory is dataclasses.MISSING else factory()
         usual = type(value) is type(default) and repr(value) == repr(default)

@@ -54,7 +54,7 @@ def require(condition: bool, what: str, value: object, allowed: str) -> None:
 
 def shown(value: object) -> str:
     """A value as a message shows it, which is one line of a length that people read."""
-    text = repr(value)
+    text = " ".join(line.strip() for line in repr(value).splitlines())  # of an array or a table it has several
     return text if len(text) <= 500 else f"{text[:400]}... ({len(text):,} characters)"
 
 

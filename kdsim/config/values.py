@@ -15,19 +15,33 @@ def python_numbers(value: Any) -> Any:
     if type(value) is tuple:
         items = tuple(python_numbers(item) for item in value)
         return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
-    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
-        number = value.item()
+    if getattr(value, "shape", None) == () and (number := listed(value)) is not value:
         return number if type(number) in (bool, int, float) else value
     return value
+
+
+def listed(value: Any) -> Any:
+    """What an array of numpy, torch or pandas holds, in lists; the value itself if it holds nothing that can be seen.
+
+    That is so of a tensor on no device, and of what numpy masks.
+    """
+    if not callable(getattr(value, "tolist", None)):
+        return value
+    try:
+        return value.tolist()
+    except Exception:  # the array of any library
+        return value
 
 
 @cache
 def hints_of(cls: type) -> dict[str, Any]:
     """The fields' types, with names resolved."""
     try:
-        return typing.get_type_hints(cls)
+        hints = typing.get_type_hints(cls)
     except Exception as error:  # an annotation is code
         raise ConfigError(f"a field of {cls.__name__} has an annotation that cannot be resolved: {error}") from None
+    final = {name: typing.get_args(hint) for name, hint in hints.items() if typing.get_origin(hint) is typing.Final}
+    return hints | {name: args[0] for name, args in final.items()}
 
 
 def as_float(value: Any, hint: Any) -> Any:
