@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import kdsim
+from kdsim.untrusted import read_file
 
 COMPUTING = (
     "kdsim.study.work",  # simulations: populations, engines, theory, measurement, tables
@@ -325,6 +326,10 @@ def imported(name: str, path: Path) -> bytes:
 # The source of kdsim -----------------------------------------------------------------------------
 
 
+_LARGEST_LINE = 1000
+"""Bytes of what is remembered."""
+
+
 @cache
 def kdsim_digest() -> str:
     """SHA-256 of what kdsim's own modules do that compute a result.
@@ -336,7 +341,7 @@ def kdsim_digest() -> str:
     before = _bytes_digest()
     file = _cache_folder() / hashlib.sha256(os.fsencode(_root())).hexdigest()[:16]
     try:
-        key, remembered, check = file.read_text("ascii").split()
+        key, remembered, check = read_file(file, _LARGEST_LINE).decode("ascii").split()
     except (OSError, ValueError):
         key = remembered = check = ""
     if key == before and check == _check(key, remembered):

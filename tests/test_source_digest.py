@@ -81,6 +81,16 @@ def test_a_damaged_memory_is_made_anew(source: Source, tmp_path: Path, content: 
         assert digest() == before and before.encode() in file.read_bytes()
 
 
+def test_a_memory_that_never_ends_is_not_read(source: Source, tmp_path: Path) -> None:
+    before = digest()
+    (file,) = (tmp_path / "cache" / "kdsim" / "source").iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    assert digest() == before and before.encode() in file.read_bytes()
+    os.truncate(file, 1 << 40)
+    assert digest() == before and file.stat().st_size < 1000
+
+
 def test_without_a_cache_it_is_the_same(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest()
     (tmp_path / "taken").write_text("a file, no folder")

@@ -100,6 +100,8 @@ def stored_row(study: str, digest: str, info: Mapping[str, Any]) -> dict[str, An
     return row | newer | {"source": source_of(info)[:SHOWN]}
 
 
+_GIVEN = ("study", "cell", "kind")
+"""Columns of a row that no part of cell.json gives: a cell that had one would pass for another."""
 _FIRST = {
     SIMULATION: {"summary": ("step_size", *_LAST)},
     TRAINING: {"summary": ("student", "data", "supervision", "replicas"), "measurement": ("diverged",)},
@@ -131,11 +133,23 @@ def _require_types(part: str, values: Mapping[str, Any], kind: Kind) -> None:
     What a computation has, and what this kdsim does not know, may be of any type.
     """
     for name, value in values.items():
+        require(name not in _GIVEN, f"{part}: {name}", value, "what kdsim writes")
+        for text in (name, value):
+            require(not isinstance(text, str) or _is_unicode(text), f"{part}: {name!a}", text, "what kdsim writes")
         column = None if kind == COMPUTATION else schema.find(name, kind)
         right = schema.is_value(value, "any" if column is None else column.type)
         if isinstance(value, (int, float)):
             right = right and abs(value) <= sys.float_info.max  # JSON's whole numbers have no end
         require(right, f"{part}: {name}", value, "what kdsim writes")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a file can hold it: JSON has halves of characters as well."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unknown_columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -156,6 +156,16 @@ def _set(part: str, name: str, value: Any) -> Any:
     return lambda info, tables: info[part].__setitem__(name, value)
 
 
+def _new(name: str, value: Any) -> Any:
+    """A column more, as a newer kdsim may have."""
+
+    def add(info: dict[str, Any], tables: Any) -> None:
+        info["measurement"][name] = value
+        info[COLUMNS_MARK] = columns_mark(info)
+
+    return add
+
+
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize(
     ("change", "words"),
@@ -169,6 +179,10 @@ def _set(part: str, name: str, value: Any) -> Any:
         (_set("prediction", "mu", [1.0]), r"prediction: mu = \[1.0\]"),
         (_set("measurement", "floor", 10**400), "measurement: floor"),
         (_set("summary", "steps", 2.5), "summary: steps = 2.5"),
+        (_new("kind", "teacher"), "measurement: kind = 'teacher'"),
+        (_new("cell", "another"), "measurement: cell = 'another'"),
+        (_new("later", "\ud800"), r"measurement: 'later' = '\\ud800'"),
+        (_new("\ud800", 1.5), r"measurement: '\\ud800' = '\\ud800'"),
     ],
 )
 def test_damage_is_found(out: Path, change: Any, words: str, marked: bool) -> None:
