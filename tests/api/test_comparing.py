@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 import kdsim as kd
+from kdsim.api import comparing
 
 
 def test_replicas_of_one_seed_are_pairs(sweep: kd.Result) -> None:
@@ -50,3 +52,26 @@ def test_a_result_does_not_differ_from_itself(sweep: kd.Result) -> None:
 def test_experiments_without_partners_are_refused(sweep: kd.Result) -> None:
     with pytest.raises(kd.ConfigError, match="no experiment of one result has a partner"):
         kd.compare(sweep[:3], sweep[[3, 4]])
+
+
+def test_differences_are_adjusted_by_holm(sweep: kd.Result) -> None:
+    frame = kd.compare(sweep[0], sweep[2]).frame
+    p = frame["p"].dropna().sort_values()
+    holm = np.minimum(1, np.maximum.accumulate(p * np.arange(len(p), 0, -1)))
+    assert len(p) > 2 and p.iloc[0] < p.iloc[-1] < 1
+    assert frame["adjusted"].dropna().to_dict() == pytest.approx(holm.to_dict())
+
+
+def test_pairs_are_replicas_of_one_number() -> None:
+    """Whatever their order and however many each result has; without a pair, the smaller number of replicas counts."""
+    a, b = pd.Series([1.0, 2.0, 4.0], index=[0, 1, 2]), pd.Series([9.0, 2.5, 1.25, 4.75], index=[3, 1, 0, 2])
+    found = comparing._difference(a, b, paired=True)
+    assert (found["difference"], found["replicas"]) == (pytest.approx(0.5), 3)
+    assert found["p"] == pytest.approx(stats.ttest_rel([1.25, 2.5, 4.75], [1.0, 2.0, 4.0]).pvalue)
+    assert comparing._difference(a, b, paired=False)["replicas"] == 3
+
+
+def test_replicas_that_all_differ_alike_leave_nothing_to_test() -> None:
+    one = pd.Series([1.0, 2.0, 3.0])
+    found = comparing._difference(one, one + 0.5, paired=True)
+    assert (found["p"], found["low"], found["high"]) == (1.0, 0.5, 0.5)

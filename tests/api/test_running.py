@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from tiny_study import Tiny
 
 import kdsim as kd
 from kdsim.api import running
@@ -195,6 +196,26 @@ def test_theory_alone_has_the_columns_of_a_result(experiments: list, sweep: kd.R
     table = kd.predict(experiments)
     assert list(table["label"]) == list(sweep["label"]) and set(table) <= set(sweep.frame)
     assert table["first_order_floor"].tolist() == sweep["first_order_floor"].tolist()
+
+
+def test_theory_takes_the_settings_that_it_is_given(experiments: list) -> None:
+    table = kd.predict(experiments[:1], replicas=3, seed=7)
+    assert table[["replicas", "seed"]].values.tolist() == [[3, 7]]
+    assert set(kd.predict(Tiny(supervisions=(kd.supervision.Exact(),)), quick=True)["steps"]) == {100}
+
+
+def test_options_of_the_runner_arrive(monkeypatch: pytest.MonkeyPatch, experiments: list, tmp_path: Path) -> None:
+    class Seen(Exception):
+        pass
+
+    def run(study, folder, **options):
+        raise Seen(folder, options["repair"], options["rerun"])
+
+    monkeypatch.setattr(running.runner, "run", run)
+    for repair, rerun in ((True, False), (False, True)):
+        with pytest.raises(Seen) as seen:
+            kd.run(experiments[:1], tmp_path, repair=repair, rerun=rerun)
+        assert seen.value.args == (tmp_path, repair, rerun)
 
 
 # Experiment -------------------------------------------------------------------------------------

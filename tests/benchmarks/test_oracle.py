@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from benchmarks.oracle import __main__ as oracle
 from benchmarks.oracle import running, trees
 from benchmarks.oracle.cases import CASES, Case, chosen
-from benchmarks.oracle.compare import OF_START, RELATIVE, compare, lines
+from benchmarks.oracle.compare import LEVEL, OF_START, RELATIVE, compare, lines
 from kdsim.studies import STUDIES
 
 Rows = list[dict[str, Any]]
@@ -185,6 +186,37 @@ def test_a_training_that_chance_does_not_explain_differs() -> None:
     found = compare(trainings(), changed(trainings(), **far))
     assert [each.column for each in found.differences] == ["test_loss"]
     assert "the limit of 2 comparisons" in str(found.differences[0])
+
+
+def test_tolerances_are_those_that_are_promised() -> None:
+    """They are stated again: nobody widens them without a look at this test."""
+    assert (RELATIVE, OF_START, LEVEL) == (1e-6, 1e-9, 0.01)
+
+
+def test_the_start_is_taken_at_its_least() -> None:
+    """Distances from the larger smoothness, and excess risks from the excess risk itself."""
+    distance, excess = OF_START * 2 * 3.0 / 3.0, OF_START * 3.0
+    for column, limit in (("floor", distance), ("excess_risk_floor", excess)):
+        before = changed(simulations(), 0, L=3.0, **{column: 0.0})
+        for share, differs in ((0.9, []), (1.1, [column])):
+            found = compare(before, changed(before, 0, L=1.5, **{column: share * limit}))
+            assert [each.column for each in found.differences if each.column != "L"] == differs
+
+
+def test_trainings_are_tested_as_scipy_does() -> None:
+    other = {"test_loss": 2.45, "test_loss_low": 2.4, "test_loss_high": 2.5}
+    found = compare(trainings(), changed(trainings(), **other))
+    errors = [half / stats.t.ppf(0.975, 2) * 3**0.5 for half in (0.1, 0.05)]
+    p = stats.ttest_ind_from_stats(2.3, errors[0], 3, 2.45, errors[1], 3, equal_var=False).pvalue
+    assert found.z == pytest.approx(stats.norm.isf(p / 2))
+
+
+def test_trainings_are_held_to_the_limit_of_the_whole_table() -> None:
+    """Of two comparisons, one with a p-value between the limit of the table and that of a comparison alone agrees."""
+    near = {"test_loss": 2.464, "test_loss_low": 2.364, "test_loss_high": 2.564}
+    found = compare(trainings(), changed(trainings(), **near))
+    assert stats.norm.isf(0.01 / 2) < found.z < stats.norm.isf(0.005 / 2) == pytest.approx(found.z_limit)
+    assert not found.differences and found.tests == 2
 
 
 def test_of_a_training_what_is_no_chance_is_exact() -> None:
