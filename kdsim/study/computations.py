@@ -20,7 +20,7 @@ from kdsim.study.packs import cells_of
 if TYPE_CHECKING:  # the store reads rows
     from kdsim.results.store import Store
 
-_OWN = ("study", "cell", "kind", "computation", "words")
+_OWN = ("study", "cell", "kind", "computation", "words", "source")
 """Columns that every row of a computation has."""
 
 
