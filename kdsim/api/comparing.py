@@ -103,6 +103,7 @@ def compare(a: Result, b: Result) -> Comparison:
     """
     for what, value in (("a", a), ("b", b)):
         require(isinstance(value, Result), what, value, "a Result, as kdsim.run and kdsim.load give it")
+        require(len(value) > 0, f"experiments of {what}", len(value), "at least one")
     settings = [[flat(each) for each in result.configurations] for result in (a, b)]
     differing = _differing(*settings)
     told = {key: values for key, values in differing.items() if _MISSING not in values}  # else a part's class differs

@@ -173,8 +173,10 @@ class Result:
             The matplotlib figure, on no screen: a notebook shows it, `savefig` writes it.
 
         Raises:
-            ConfigError: the figure is a function of a study that was not given, see `kdsim.load`.
+            ConfigError: there is no experiment, or the figure is a function of a study that was not given, see
+                `kdsim.load`.
         """
+        require(len(self) > 0, "experiments", len(self), "at least one")
         return plotting.drawn(self._view(), self._figure)
 
     def _view(self) -> StudyResults:
@@ -211,12 +213,13 @@ class Result:
         source, target = self._store, Store(folder_of("out", out))
         require(self.folder.is_dir(), "folder", str(self.folder), "there still: it is temporary, see kdsim.run")
         target.prepare()
-        for row in self._stored.records:
-            place = target.cell_folder(row["cell"])
+        digests = dict.fromkeys(self._stored.info["cells"])  # of all: a part is saved with its study
+        for digest in digests:
+            place = target.cell_folder(digest)
             if not place.exists():
-                shutil.copytree(source.cell_folder(row["cell"]), place)
-        for row in self._stored.records:
-            for file in (source.root / TEACHERS).glob(f"{row['cell']}*"):
+                shutil.copytree(source.cell_folder(digest), place)
+        for file in (source.root / TEACHERS).glob("*.pt"):
+            if any(file.name.startswith(digest) for digest in digests):
                 shutil.copy2(file, target.root / TEACHERS / file.name)
         place = target.study_folder(self.name, self.folder.name)
         shutil.copytree(self.folder, place, dirs_exist_ok=True)
@@ -237,7 +240,7 @@ class Result:
 
     def __repr__(self) -> str:
         line, table = self._summary()
-        text = table.to_string(index=True, float_format="{:.4g}".format, na_rep="", max_colwidth=60)
+        text = table.to_string(float_format="{:.4g}".format, na_rep="", max_colwidth=60) if len(self) else ""
         more = [f"... {len(self) - len(table)} more, see .frame"] if len(self) > len(table) else []
         return "\n".join([f"Result of {line}", *text.splitlines(), *more])
 

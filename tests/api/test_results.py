@@ -40,7 +40,10 @@ def test_a_result_is_a_sequence(sweep: kd.Result) -> None:
 
 def test_a_part_may_be_empty(sweep: kd.Result) -> None:
     none = sweep[sweep["floor"] < 0]
-    assert len(none) == 0 and "0 experiments" in repr(none)
+    assert len(none) == 0 and "0 experiments" in repr(none) and len(repr(none).splitlines()) == 1
+    for call in (none.plot, lambda: kd.compare(none, sweep)):
+        with pytest.raises(kd.ConfigError, match=r"experiments.* = 0 is not allowed: must be at least one"):
+            call()
     for own, whole in ((none.curves, sweep.curves), (none.replicas, sweep.replicas)):
         assert own.empty and list(own) == list(whole)
 
@@ -115,6 +118,10 @@ def test_a_saved_result_needs_its_folder_no_more(experiments: list, tmp_path: Pa
     assert second.frame.equals(kd.load(tmp_path / "second").frame) and second.folder.is_relative_to(tmp_path / "second")
     with pytest.raises(kd.ConfigError, match="folder"):
         first.save(tmp_path / "third")
+
+
+def test_a_part_is_saved_with_its_study(sweep: kd.Result, tmp_path: Path) -> None:
+    assert len(sweep[0].save(tmp_path)) == len(kd.load(tmp_path)) == len(sweep)
 
 
 def test_it_can_be_pickled(sweep: kd.Result) -> None:
