@@ -218,8 +218,7 @@ class Result:
             place = target.cell_folder(digest)
             if not place.exists():
                 shutil.copytree(source.cell_folder(digest), place)
-        for file in (source.root / TEACHERS).glob("*.pt"):
-            if any(file.name.startswith(digest) for digest in digests):
+            for file in (source.root / TEACHERS).glob(f"{digest}-*"):
                 shutil.copy2(file, target.root / TEACHERS / file.name)
         place = target.study_folder(self.name, self.folder.name)
         shutil.copytree(self.folder, place, dirs_exist_ok=True)

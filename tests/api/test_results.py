@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import kdsim as kd
+from kdsim.results.store import Store
 
 
 def test_tables_have_labels_first(sweep: kd.Result) -> None:
@@ -122,6 +123,17 @@ def test_a_saved_result_needs_its_folder_no_more(experiments: list, tmp_path: Pa
 
 def test_a_part_is_saved_with_its_study(sweep: kd.Result, tmp_path: Path) -> None:
     assert len(sweep[0].save(tmp_path)) == len(kd.load(tmp_path)) == len(sweep)
+
+
+def test_fitted_teachers_are_saved_too(experiments: list, tmp_path: Path) -> None:
+    result = kd.run(experiments[:1], tmp_path / "first")
+    first, second = Store(tmp_path / "first"), Store(tmp_path / "second")
+    own = result.frame["cell"].item()
+    for digest in (own, "0" * len(own)):  # the other one belongs to another study
+        first.teacher_file(digest, 0).write_bytes(b"fitted")
+    result.save(second.root)
+    assert second.teacher_file(own, 0).read_bytes() == b"fitted"
+    assert not second.teacher_file("0" * len(own), 0).exists()
 
 
 def test_it_can_be_pickled(sweep: kd.Result) -> None:
