@@ -212,6 +212,8 @@ class Result:
         """
         source, target = self._store, Store(folder_of("out", out))
         require(self.folder.is_dir(), "folder", str(self.folder), "there still: it is temporary, see kdsim.run")
+        if target.root.resolve() == source.root.resolve():  # where it lies already
+            return read_result(self.folder, self._figure)
         target.prepare()
         digests = dict.fromkeys(self._stored.info["cells"])  # of all: a part is saved with its study
         for digest in digests:

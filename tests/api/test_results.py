@@ -123,6 +123,7 @@ def test_a_saved_result_needs_its_folder_no_more(experiments: list, tmp_path: Pa
 
 def test_a_part_is_saved_with_its_study(sweep: kd.Result, tmp_path: Path) -> None:
     assert len(sweep[0].save(tmp_path)) == len(kd.load(tmp_path)) == len(sweep)
+    assert len(kd.load(tmp_path)[0].save(tmp_path)) == len(sweep)  # where it lies already
 
 
 def test_fitted_teachers_are_saved_too(experiments: list, tmp_path: Path) -> None:
