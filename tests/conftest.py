@@ -24,6 +24,7 @@ declared.check_all()
 kernels.share()
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has it: tables are whole where no test says otherwise
 if sys.dont_write_bytecode:  # each process that a test starts would compile all of kdsim again: keep it out of the tree
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -11,13 +11,22 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"config", "sources", "study_files", "notebook_sources", "data_files", "setting_texts", "plain_text"}
-BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "untrusted", "fingerprint", "intervals"}
+BOTTOM = {
+    "untrusted",
+    "config",
+    "sources",
+    "study_files",
+    "notebook_sources",
+    "data_files",
+    "setting_texts",
+    "plain_text",
+}
+BASE = BOTTOM | {"rng", "simplex", "population", "scores", "files", "threads", "fingerprint", "intervals"}
 BASE |= {"conventions", "tensors", "pickled_tensors"}
 CONTENT = {"problems", "supervision", "losses", "students", "data"}
 TRAINED = {"engines", "networks", "training"}
 ALLOWED: dict[str, set[str]] = {
-    "sources": set(),
+    "sources": {"untrusted"},
     "data_files": set(),
     "study_files": {"sources"},
     "notebook_sources": {"sources"},

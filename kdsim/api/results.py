@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from kdsim import config
 from kdsim.api import plotting
 from kdsim.api.labels import LABEL, label_columns
 from kdsim.api.paths import folder_of
@@ -199,7 +200,7 @@ class Result:
         return read_weights(self._store, self._stored.records[0]["cell"])
 
     def save(self, out: str | Path) -> Result:
-        """Copy everything that is stored of the study into another results folder.
+        """Copy all that is stored of the study into another results folder, its teachers and their trainings too.
 
         Args:
             out: the results folder; what it already holds stays.
@@ -215,10 +216,11 @@ class Result:
         if target.root.resolve() == source.root.resolve():  # where it lies already
             return read_result(self.folder, self._figure)
         target.prepare()
-        digests = dict.fromkeys(self._stored.info["cells"])  # of all: a part is saved with its study
+        own = dict.fromkeys(self._stored.info["cells"])  # of all: a part is saved with its study
+        digests = own | {part: None for digest in own for part in _parts(source.read_info(digest)["cell"])}
         for digest in digests:
             place = target.cell_folder(digest)
-            if not place.exists():
+            if source.has_cell(digest) and not place.exists():
                 shutil.copytree(source.cell_folder(digest), place)
             for file in (source.root / TEACHERS).glob(f"{digest}-*"):
                 shutil.copy2(file, target.root / TEACHERS / file.name)
@@ -272,6 +274,14 @@ def _unpickled(
     found = Result(StudyResults(*content, tables.__getitem__), configurations, figure)
     vars(found).update(state)
     return found
+
+
+def _parts(form: Any) -> Iterator[str]:
+    """Digests of the configurations within one, in JSON form: of a student its teacher, of that its training."""
+    if isinstance(form, Mapping):
+        yield config.digest_of_form(form)
+    for part in form.values() if isinstance(form, Mapping) else form if isinstance(form, list) else ():
+        yield from _parts(part)
 
 
 def read_result(folder: Path, figure: Any = None) -> Result:

@@ -130,6 +130,10 @@ def settings_of(texts: list[str] | None, **options: str | None) -> dict[str, str
 
 def load_study(target: str, settings: dict[str, str], quick: bool) -> Study:
     """The study of that name or file with these settings."""
+    from kdsim.cli.lists import KINDS
+
+    if not target.endswith(".py"):  # a wrong name is told before torch is imported
+        choose("study", target, {entry.name: entry for entry in KINDS["studies"].entries()})
     from kdsim.studies import STUDIES
     from kdsim.study.loading import load
 

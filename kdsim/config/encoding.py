@@ -67,7 +67,12 @@ def _reason(error: Exception) -> str:
 
 def digest(config: Any) -> str:
     """Hex SHA-256 (first 20 digits) of the whole configuration, defaults and schema version included."""
-    text = json.dumps([SCHEMA_VERSION, encode(config)], sort_keys=True, allow_nan=True)
+    return digest_of_form(encode(config))
+
+
+def digest_of_form(encoded: Any) -> str:
+    """`digest` of a configuration in JSON form (`encode`), which may be a part of another's."""
+    text = json.dumps([SCHEMA_VERSION, encoded], sort_keys=True, allow_nan=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
