@@ -62,7 +62,7 @@ class Commands(TyperGroup):
         sections: dict[str, list[Any]] = {}
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
-            if not command.hidden:
+            if command is not None and not command.hidden:
                 sections.setdefault(getattr(command, "rich_help_panel", None) or "Commands", []).append(command)
         longest = max(len(command.name) for commands in sections.values() for command in commands)
         for title, commands in sections.items():

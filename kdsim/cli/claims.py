@@ -129,7 +129,7 @@ class _Runner:
 
     def __init__(self, out: str, count: int, executor: Executor, rerun: bool) -> None:
         self.out, self.count, self.number = out, count, 0
-        self.options = {"executor": executor, "rerun": rerun, "note": console.note}
+        self.executor, self.rerun = executor, rerun
 
     def __call__(self, study: Study) -> RunResult:
         from kdsim.study import runner
@@ -138,7 +138,14 @@ class _Runner:
         console.note(f"study {self.number} of {self.count}: {study.name}")
         try:
             with console.compilation_note(), console.progress_report() as progress:
-                return runner.run(study, self.out, progress=progress, **self.options)
+                return runner.run(
+                    study,
+                    self.out,
+                    executor=self.executor,
+                    progress=progress,
+                    note=console.note,
+                    rerun=self.rerun,
+                )
         except runner.Interrupted as interruption:
             raise Stopped(str(interruption)) from None
 

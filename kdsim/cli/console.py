@@ -88,7 +88,7 @@ def _is_descriptor(stream: TextIO | None, number: int) -> bool:
     """Whether a stream writes to this open file descriptor of the process."""
     try:
         os.fstat(number)
-        return stream.fileno() == number
+        return stream is not None and stream.fileno() == number
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -131,7 +131,7 @@ def line_width() -> int | None:
         return int(columns)
     stream = _standard_output()
     try:
-        return os.get_terminal_size(stream.fileno()).columns or None
+        return None if stream is None else os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError, AttributeError):  # no terminal, closed, or no file at all
         return None
 

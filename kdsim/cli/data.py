@@ -75,7 +75,8 @@ class _Progress:
     """A line now and then, with the rate."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.started, self.last, self.first = name, time.monotonic(), time.monotonic(), None
+        self.name, self.started, self.last = name, time.monotonic(), time.monotonic()
+        self.first: int | None = None
 
     def __call__(self, done: int, total: int | None) -> None:
         now = time.monotonic()

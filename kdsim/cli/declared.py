@@ -102,8 +102,9 @@ class Class:
         found: dict[str, tuple[Module, ast.AnnAssign]] = {}
         for cls in reversed(self.mro):
             for node in cls.node.body:
-                if isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("ClassVar"):
-                    found[node.target.id] = cls.module, node
+                match node:
+                    case ast.AnnAssign(target=ast.Name(id=name)) if not _is_class_variable(node):
+                        found[name] = cls.module, node
         return found
 
     def kind(self, field: str) -> Class | None:
@@ -126,8 +127,10 @@ class Class:
         """Value of a class attribute; None if it has none of this name."""
         for cls in self.mro:
             for node in cls.node.body:
-                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-                if any(getattr(target, "id", None) == name for target in targets) and node.value is not None:
+                if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+                    continue
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if any(isinstance(target, ast.Name) and target.id == name for target in targets):
                     return value(cls.module, node.value)
         return None
 
@@ -162,6 +165,10 @@ class Instance:
             yield Setting(prefix + name, _text(found) if kind is None else kind.name, docs.get(name, ""))
             if parts and isinstance(found, Instance):
                 yield from found.settings(f"{prefix}{name}.")
+
+
+def _is_class_variable(node: ast.AnnAssign) -> bool:
+    return ast.unparse(node.annotation).startswith("ClassVar")
 
 
 def _default(module: Module, call: ast.Call) -> Any:
@@ -201,8 +208,10 @@ def value(module: Module, node: ast.expr) -> Any:
                 else:
                     items.append(value(module, item))
             return tuple(items)
-        case ast.Dict() if None not in node.keys:
-            return {value(module, key): value(module, each) for key, each in zip(node.keys, node.values, strict=True)}
+        case ast.Dict():
+            pairs = [(key, each) for key, each in zip(node.keys, node.values, strict=True) if key is not None]
+            if len(pairs) == len(node.keys):  # else there is a `**`
+                return {value(module, key): value(module, each) for key, each in pairs}
         case ast.Name():
             return module.get(node.id)
         case ast.Attribute():

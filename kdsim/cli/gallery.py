@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from kdsim.cli.codes import ExitCode
 from kdsim.cli.options import Out
 from kdsim.cli.run import tables_of
 from kdsim.config import ConfigError, by_name, choose, error_line
+
+if TYPE_CHECKING:
+    from kdsim.results.store import StudyResults
 
 
 def gallery(
@@ -63,7 +66,7 @@ def gallery(
     return code
 
 
-def _figure(results, folder: Path) -> tuple[str | None, int]:
+def _figure(results: StudyResults, folder: Path) -> tuple[str | None, ExitCode]:
     """Name of the figure's file in the folder, or None; and an exit code, after a line that says why drawing failed."""
     if results.info["figure"] is None:
         return None, ExitCode.DONE

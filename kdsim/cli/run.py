@@ -238,7 +238,7 @@ def comparisons(rows: Sequence[dict[str, Any]], stored: StudyResults) -> dict[st
     }
 
 
-def draw(function: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[list[str], int]:
+def draw(function: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[list[str], ExitCode]:
     """Files of the figure, or none, and an exit code, after a line that says why. The results are stored either way."""
     try:
         return console.write_figures(function, stored, formats), ExitCode.DONE

@@ -204,6 +204,7 @@ def _example(contracts: Sequence[type], value: Any) -> str:
     found = {cls.__name__: cls for contract in contracts for cls in _implementations(contract)}
     names = {kind_of(cls): cls for cls in found.values()} | found
     nearest = difflib.get_close_matches(value[:100], names, n=1) if isinstance(value, str) else []
+    cls: type | None
     if nearest:
         cls = names[nearest[0]]
     elif value in found.values() if isinstance(value, type) else False:
@@ -217,7 +218,8 @@ def _implementations(contract: type) -> Iterator[type]:
     """The configuration classes of a contract that have been imported."""
     if dataclasses.is_dataclass(contract) and not inspect.isabstract(contract):
         yield contract
-    for cls in type.__subclasses__(contract):
+    subclasses: list[type] = type.__subclasses__(contract)
+    for cls in subclasses:
         yield from _implementations(cls)
 
 

@@ -38,8 +38,8 @@ class Configuration:
             with suppress(OSError, ConfigError):  # whoever asks for its digest is told
                 standing_on(cls.__module__)  # read now, as it is imported
         if cls.__post_init__ not in _VALIDATORS:
-            cls.__post_init__ = _after_types(cls.__post_init__)
-        cls.__repr__ = cls.__repr__  # or dataclass would make one of its own
+            cls.__post_init__ = _after_types(cls.__post_init__)  # type: ignore[method-assign]  # the class's own, wrapped
+        cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # or dataclass would make one of its own
 
     def __post_init__(self, *init_only: Any) -> None:
         for name, hint, exact in _typed_fields(type(self)):

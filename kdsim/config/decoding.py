@@ -67,7 +67,7 @@ def _decode_class(
     """A dataclass of one of the types; a type that is no contract stands for itself."""
     contracts = tuple(each for each in options if isinstance(each, type) and each is not Any) or (object,)
     plain = [each for each in contracts if dataclasses.is_dataclass(each) and not inspect.isabstract(each)]
-    known = {
+    known: dict[str, type] = {
         kind_of(each): each
         for each in (*plain, *classes)
         if issubclass(each, contracts) and data.get(SOURCE) == (None if is_own(each) else source_digest(each))

@@ -7,11 +7,20 @@ import math
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from kdsim import study_files
 
 T = TypeVar("T")
+
+
+class Named(Protocol):
+    """A class with a name for JSON and the command line."""
+
+    name: ClassVar[str]
+
+
+N = TypeVar("N", bound=Named)
 
 
 class ConfigError(ValueError):
@@ -96,6 +105,6 @@ def choose(what: str, value: str, options: Mapping[str, T]) -> T:
     return options[value]
 
 
-def by_name(implementations: Iterable[type[T]]) -> dict[str, type[T]]:
+def by_name(implementations: Iterable[type[N]]) -> dict[str, type[N]]:
     """Map each implementation's `name` to its class."""
     return {cls.name: cls for cls in implementations}

@@ -31,7 +31,8 @@ def _apply(
     config: Any, prefix: str, settings: Mapping[tuple[str, ...], str], kinds: Mapping[type, Mapping[str, type]]
 ) -> Any:
     """All settings of one dataclass at once: it is validated with all of them, never with some."""
-    hints = hints_of(type(config))
+    cls: type = type(config)
+    hints = hints_of(cls)
     names = [f.name for f in dataclasses.fields(config) if f.init]
     changes: dict[str, Any] = {}
     parts: dict[str, dict[tuple[str, ...], str]] = {}

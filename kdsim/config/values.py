@@ -52,8 +52,8 @@ def as_float(value: Any, hint: Any) -> Any:
         options = args if origin in (typing.Union, types.UnionType) else (hint,)
         return float(value) if float in options and int not in options and abs(value) <= 2**53 else value
     if origin in (typing.Union, types.UnionType):
-        options = [option for option in args if typing.get_origin(option) is tuple]
-        return as_float(value, options[0]) if len(options) == 1 else value
+        tuples = [option for option in args if typing.get_origin(option) is tuple]
+        return as_float(value, tuples[0]) if len(tuples) == 1 else value
     if origin is tuple and isinstance(value, (tuple, list)) and args:
         each = [args[0]] * len(value) if len(args) == 2 and args[1] is ... else args
         return tuple(as_float(*pair) for pair in zip(value, each, strict=True)) if len(each) == len(value) else value

@@ -175,9 +175,10 @@ class Cells:
                     continue
                 try:
                     if self._placed(path, target):
-                        return target
+                        break
                 except FileNotFoundError:  # another process has moved it
-                    return target
+                    break
+        return target
 
     def read_info(self, digest: str) -> dict[str, Any]:
         """The content of a finished cell's cell.json.

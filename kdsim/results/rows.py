@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from kdsim.config import ConfigError, require
 from kdsim.results import schema
@@ -13,7 +13,10 @@ from kdsim.results.json_files import json_ready
 from kdsim.results.provenance import SHOWN, source_of
 from kdsim.results.schema import Column, Kind
 
-SIMULATION, TRAINING, TEACHER, COMPUTATION = "simulation", "training", "teacher", "computation"
+SIMULATION: Final = "simulation"
+TRAINING: Final = "training"
+TEACHER: Final = "teacher"
+COMPUTATION: Final = "computation"
 """Kinds of cells, under `kind` in cell.json and in rows, which those of a simulation do not have."""
 PARTS = ("summary", "prediction", "measurement")
 """Of cell.json, that make a row."""
@@ -102,7 +105,7 @@ def stored_row(study: str, digest: str, info: Mapping[str, Any]) -> dict[str, An
 
 _GIVEN = ("study", "cell", "kind")
 """Columns of a row that no part of cell.json gives: a cell that had one would pass for another."""
-_FIRST = {
+_FIRST: dict[Kind, dict[str, tuple[str, ...]]] = {
     SIMULATION: {"summary": ("step_size", *_LAST)},
     TRAINING: {"summary": ("student", "data", "supervision", "replicas"), "measurement": ("diverged",)},
     TEACHER: {"summary": ("teacher", "data", "replicas"), "measurement": ("diverged",)},
@@ -119,7 +122,9 @@ def _require_whole(info: Mapping[str, Any], kind: Kind) -> None:
     if kind == SIMULATION and (mark is None or altered):  # of before there were marks, or to say what is missing
         parts = {"experiment": "summary", "theory": "prediction", "measurement": "measurement"}
         for name in schema.required(kind, first=True):
-            needed.setdefault(parts[schema.find(name, kind).source], set()).add(name)
+            column = schema.find(name, kind)
+            assert column is not None, name  # the schema names it
+            needed.setdefault(parts[column.source], set()).add(name)
     for part, names in needed.items():
         if missing := ", ".join(sorted(names - info[part].keys())):
             raise ConfigError(f"{part} has no {missing}")

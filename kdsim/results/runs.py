@@ -60,7 +60,7 @@ def notes(stored: StudyResults, changed: Sequence[str] = ()) -> Iterator[str]:
         yield f"{', '.join(changed)} changed since: these results are of before"
 
 
-def notes_on_rows(rows: list[Mapping[str, Any]]) -> Iterator[str]:
+def notes_on_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Where rows come from, if not from this kdsim."""
     if (line := other_sources(rows)) is not None:
         yield line

@@ -182,6 +182,7 @@ def require_declared(row: Mapping[str, Any], kind: Kind, own: Iterable[Column] =
         raise ConfigError(f"columns of a {kind} that no schema declares: {', '.join(missing)}")
     for name, value in row.items():
         found = find(name, kind, own=own)
+        assert found is not None, name  # it is not among those that are missing
         require(is_value(value, found.type), f"{name} of a {kind}", value, found.type)
 
 

@@ -97,10 +97,11 @@ class Unfinished:
         if not isinstance(content, dict) or not is_intact(content):
             raise Damaged(f"plan {file} is truncated or altered: delete it to start over", file)
         cells, limit, population = (content.get(name) for name in ("cells", "block_replicas", "population"))
-        names = isinstance(cells, list) and cells and all(isinstance(digest, str) for digest in cells)
+        digests = tuple(cells) if isinstance(cells, list) else ()
+        names = bool(digests) and all(isinstance(digest, str) for digest in digests)
         if not names or type(limit) is not int or limit < 1 or not isinstance(population, dict):
             raise Damaged(f"plan {file} has no cells, size of a block or points: delete it to start over", file)
-        return Plan(file.name.removesuffix(PLAN), tuple(cells), limit, population)
+        return Plan(file.name.removesuffix(PLAN), digests, limit, population)
 
     def has_plan(self, pack: str) -> bool:
         """Whether there is one of that digest."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kdsim.results.schema import Column, Kind
+from kdsim.results.schema import Column, Kind, Type
 
 _KINDS: tuple[Kind, ...] = ("computation",)
 
 
-def _found(name: str, unit: str, meaning: str, *, type_: str = "float", interval: bool = False) -> Column:
+def _found(name: str, unit: str, meaning: str, *, type_: Type = "float", interval: bool = False) -> Column:
     return Column(name, type_, unit, meaning, "computation", _KINDS, interval=interval)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdsim.results.schema import Column, Kind
+from kdsim.results.schema import Column, Kind, Type
 
 ALL: tuple[Kind, ...] = ("simulation", "training", "teacher", "computation")
 TRAINED: tuple[Kind, ...] = ("training", "teacher")
@@ -10,7 +10,7 @@ BOTH: tuple[Kind, ...] = ("simulation", "training", "teacher")
 SIMULATED: tuple[Kind, ...] = ("simulation",)
 
 
-def _set(name: str, type_: str, unit: str, meaning: str, kinds: tuple[Kind, ...], heading: str = "") -> Column:
+def _set(name: str, type_: Type, unit: str, meaning: str, kinds: tuple[Kind, ...], heading: str = "") -> Column:
     """A setting; every simulation has those that simulations have."""
     always = "simulation" in kinds and "{" not in name
     return Column(name, type_, unit, meaning, "experiment", kinds, heading=heading, always=always)

@@ -20,9 +20,8 @@ _DECILE = (("decile", tuple(map(str, range(1, DEVIATION_GROUPS + 1)))),)
 
 
 def _columns(table: Table, *items: tuple[str, Type, str, str, tuple[Kind, ...], tuple]) -> tuple[Column, ...]:
-    source = {"curves": "measurement", "replicas": "measurement", "spectrum": "measurement"}[table]
     return tuple(
-        Column(name, type_, unit, meaning, source, kinds, table, parts=parts)
+        Column(name, type_, unit, meaning, "measurement", kinds, table, parts=parts)
         for name, type_, unit, meaning, kinds, parts in items
     )
 

@@ -67,8 +67,8 @@ def _scores() -> tuple[Column, ...]:
     return tuple(found)
 
 
-def _deviation(name: str, unit: str, meaning: str, **options: object) -> Column:
-    return _mean(f"deviation_{name}", unit, meaning, **options)
+def _deviation(name: str, unit: str, meaning: str, parts: tuple[tuple[str, tuple[str, ...]], ...] = ()) -> Column:
+    return _mean(f"deviation_{name}", unit, meaning, parts=parts)
 
 
 COLUMNS = (
