@@ -42,7 +42,7 @@ from benchmarks.machine import hardware, versions
 from kdsim.results.store import Store
 from kdsim.results.unfinished import Unfinished
 from kdsim.studies import NoiseSweep
-from kdsim.study import runner
+from kdsim.study import runner, session
 from kdsim.study.executors import Finish, Walk
 from kdsim.study.local import Local
 from kdsim.study.packs import cells_of
@@ -173,7 +173,7 @@ class Board:
 def _watch(board: Board) -> None:
     """From now on the board says in which phase this process is."""
 
-    def within(phase: Callable[..., str], owner: type, name: str) -> None:
+    def within(phase: Callable[..., str], owner: Any, name: str) -> None:
         function = getattr(owner, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
@@ -196,8 +196,10 @@ def _watch(board: Board) -> None:
     Local.submit = submitted
     within(lambda self, seconds: self.soak_phase, Local, "wait")
     within(lambda *_: "storing the study", Store, "write_study")
-    for name in ("write_plan", "write_state", "write_block", "forget"):
-        within(lambda *_: "storing", Unfinished, name)
+    for owner, name in (
+        (Unfinished, "write_plan"), (Unfinished, "forget"), (session, "write_state"), (session, "write_block"),
+    ):  # fmt: skip
+        within(lambda *_: "storing", owner, name)
     within(lambda *_: "storing", Store, "write_tables")
 
 

@@ -238,6 +238,14 @@ def comparisons(rows: Sequence[dict[str, Any]], stored: StudyResults) -> dict[st
     }
 
 
+def _first_fault(failure: BaseException) -> BaseException:
+    """What a system said of a file, where an error of a library came up while it was handled; else the error."""
+    found: BaseException | None = failure
+    while found is not None and not isinstance(found, OSError):
+        found = found.__context__
+    return failure if found is None else found
+
+
 def draw(function: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[list[str], ExitCode]:
     """Files of the figure, or none, and an exit code, after a line that says why. The results are stored either way."""
     try:
@@ -245,7 +253,9 @@ def draw(function: Any, stored: StudyResults, formats: Sequence[str]) -> tuple[l
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # a study file's own function can raise anything
-        console.note(f"warning: no figure, {error_line(failure)}; the results are in {paths.shown(stored.folder)}")
+        console.note(
+            f"warning: no figure, {error_line(_first_fault(failure))}; the results are in {paths.shown(stored.folder)}"
+        )
         return [], ExitCode.FAILED
 
 

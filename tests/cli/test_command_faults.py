@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import io
 import json
 import os
@@ -43,7 +44,7 @@ class Mine(Study):
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path.with_name(f"{tmp_path.name}-home")))  # where caches are, if need be
     return tmp_path
 
 
@@ -256,7 +257,7 @@ def test_imports_are_told_from_other_code() -> None:
 
 
 def test_paths_are_absolute_from_the_start(here: Path) -> None:
-    assert paths.absolute("--out", "~/x") == str(here / "home" / "x")
+    assert paths.absolute("--out", "~/x") == f"{here}-home/x"
     assert paths.absolute("--out", "./~/x") == str(here / "~" / "x")
     assert paths.absolute("--out", "a/../b") == str(here / "a" / ".." / "b")  # a may be a link
     assert paths.target("noise-sweep") == "noise-sweep"
@@ -299,7 +300,7 @@ def test_kdsim_data_is_a_path_too(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KDSIM_DATA", "~/images")
-    assert f"'{here}/home/images' is not allowed" in refused(capsys, "data", "check")
+    assert f"'{here}-home/images' is not allowed" in refused(capsys, "data", "check")
     monkeypatch.setenv("KDSIM_DATA", "a\nb")
     assert "KDSIM_DATA = 'a\\nb' is not allowed" in refused(capsys, "run-study", TINY)
 
@@ -453,3 +454,19 @@ def test_a_note_that_nobody_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys, "stderr", Broken())
     console.note("a line")
+
+
+def test_a_figure_that_the_disk_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Matplotlib stumbles over what it could not write: the disk is the reason, and is named."""
+
+    def fill(*arguments: object) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "figure.pdf")
+        finally:
+            raise AttributeError("'Stream' object has no attribute 'pos'")
+
+    monkeypatch.setattr(console, "write_figures", fill)
+    main(["run-study", tiny_study.__file__, "--out", str(tmp_path), "--set", "steps=20"])
+    assert "no figure, OSError: [Errno 28] No space left on device" in capsys.readouterr().err

@@ -218,8 +218,11 @@ def test_the_tables(stored: StudyResults) -> None:
 
 
 @pytest.mark.slow
-def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Points and images; printed within 120 columns, stored, and drawn again from what is stored."""
+    monkeypatch.setenv("COLUMNS", "120")
     sizes = ["--set=images.samples=96", "--set=images.validation_samples=32", "--set=images.test_samples=40"]
     command = ["run-study", "long-tail", "--quick", *sizes, "--set=image_recipe.epochs=1", f"--out={tmp_path}"]
     assert main(command) == 0
