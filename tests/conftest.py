@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("kdsim", **COMMON, max_examples=50)
+settings.register_profile("kdsim", **COMMON, max_examples=30)
 settings.register_profile("quick", **COMMON, max_examples=10)
 settings.load_profile("kdsim")
 tiny_network.register()
