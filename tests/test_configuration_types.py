@@ -101,6 +101,7 @@ def test_a_repr_is_one_line_that_builds_it(cls: type) -> None:
     assert eval(text, globals() | {cls.__name__: cls}) == BASES[cls]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", CONFIGURATIONS, ids=lambda cls: cls.__name__)
 def test_stored_values_of_other_types_are_refused_in_the_same_words(cls: type) -> None:
     hints, base = typing.get_type_hints(cls), BASES[cls]

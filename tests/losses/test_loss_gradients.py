@@ -42,6 +42,7 @@ def extreme_logits() -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES, ids=label_of)
 def test_finite_at_extreme_logits(loss):
     """Value and gradient in float32, for every pair of student and teacher."""

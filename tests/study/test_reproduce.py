@@ -106,6 +106,7 @@ def test_one_run_of_a_study(copy: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert verdicts(found) == ["identical"] * 4
 
 
+@pytest.mark.slow
 def test_a_sample_is_drawn_by_the_seed(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = reproduce(capsys, sweep, "--cells", "2", "--seed", "3")
     assert found["sample"] == {"cells": 2, "seed": 3} and verdicts(found) == ["identical"] * 2

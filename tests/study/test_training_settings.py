@@ -41,6 +41,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "own_student.py"
 QUICK = {"sgd.steps": "200", "sgd.batch_size": "2", "replicas": "4", "student.width": "3", "problem.samples": "40"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("supervision", [Exact(), OneHot()])
 @pytest.mark.parametrize("frozen", [False, True])

@@ -68,6 +68,7 @@ def _tiny_pool(seed: int = 0) -> Population:
     return Population(x=x, p=x @ optimum.T, optimum=optimum)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supervision", [OneHot(), TwoPoint(0.7)], ids=lambda s: s.name)
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 5), (2, 2)])
 @pytest.mark.parametrize("fraction", [0.3, 0.95])
