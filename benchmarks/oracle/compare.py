@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,7 +197,13 @@ def _moved(first: Row, second: Row, labels: Sequence[str]) -> list[str]:
 def _same_label(first: Any, second: Any) -> bool:
     if _is_number(first) and _is_number(second):
         return math.isclose(first, second, rel_tol=RELATIVE)
+    if isinstance(first, str) and isinstance(second, str):
+        return _WHOLE.sub(r"\1", first) == _WHOLE.sub(r"\1", second)
     return first == second
+
+
+_WHOLE = re.compile(r"(?<![\w.])(\d+)\.0(?![\w.])")
+"""A float that is a whole number, within a text of settings: it is the same setting as the int."""
 
 
 def _taught(rows: Sequence[Row], labels: Sequence[str]) -> list[Row]:

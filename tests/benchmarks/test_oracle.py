@@ -390,3 +390,10 @@ def test_an_interrupted_or_failed_process_keeps_nothing(tmp_path: Path, monkeypa
     assert running.run_case(tree, case, tmp_path)["failure"] == "train: exit code 1: interrupted"
     assert not list((tmp_path / "runs").rglob("*.json"))  # tried again by the same command
     assert running._last_line(done) == "interrupted" and running._seconds(done) == 1.5
+
+
+def test_a_whole_number_in_a_text_is_the_same_as_int_and_float() -> None:
+    row = {"study": "s", "optimiser_settings": "ivon(ess=50000, beta1=0.9)", "floor": 0.25}
+    same, other = ({**row, "optimiser_settings": f"ivon(ess={ess}, beta1=0.9)"} for ess in ("50000.0", "50000.5"))
+    assert not compare([row], [same]).differences
+    assert compare([row], [other]).differences
