@@ -59,7 +59,7 @@ def main() -> int:
             name: {"seconds": round(offset + seconds(command, environment, runs), 3), "limit": limit}
             for name, (limit, offset, command) in rows.items()
         }
-        completing = seconds(["kdsim"], environment | COMPLETION, runs)
+        completing = seconds(KDSIM, environment | COMPLETION, runs)
         found["completion of a study's name"] = {"seconds": round(completing, 3), "limit": ANSWERS}
     for name, row in found.items():
         print(f"{name:45}{row['seconds']:6.2f} s, at most {row['limit']:g}")

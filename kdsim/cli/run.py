@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ if TYPE_CHECKING:  # torch takes a second to import: commands import what they n
     from kdsim.study.table_text import Table
 
 FORMATS = ("png", "pdf", "svg")
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+"""What a system says of a disk that is full, fails or must not be written."""
 
 
 @dataclass(frozen=True)
@@ -239,9 +242,9 @@ def comparisons(rows: Sequence[dict[str, Any]], stored: StudyResults) -> dict[st
 
 
 def _first_fault(failure: BaseException) -> BaseException:
-    """What a system said of a file, where an error of a library came up while it was handled; else the error."""
+    """That of a disk, where another error came up while it was handled, as matplotlib's is; else the error."""
     found: BaseException | None = failure
-    while found is not None and not isinstance(found, OSError):
+    while found is not None and not (isinstance(found, OSError) and found.errno in DISK_FAULTS):
         found = found.__context__
     return failure if found is None else found
 

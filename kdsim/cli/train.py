@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,16 +27,13 @@ RecipeName = Annotated[
 Epochs = Annotated[str | None, typer.Option("--epochs", metavar="N", help="instead of the recipe's")]
 
 
+def _network(metavar: str, text: str) -> Any:
+    """An argument that names a network."""
+    return typer.Argument(metavar=metavar, help=text, show_default=False, autocompletion=completion.names("networks"))
+
+
 def train(
-    network: Annotated[
-        str,
-        typer.Argument(
-            metavar="NETWORK",
-            help="for example wrn-16-2, see list networks",
-            show_default=False,
-            autocompletion=completion.names("networks"),
-        ),
-    ],
+    network: Annotated[str, _network("NETWORK", "for example wrn-16-2, see list networks")],
     data: Data = None,
     data_dir: DataDir = None,
     supervision: Annotated[
@@ -78,24 +75,8 @@ def train(
 
 
 def distill(
-    teacher: Annotated[
-        str,
-        typer.Argument(
-            metavar="TEACHER",
-            help="a network, see list networks",
-            show_default=False,
-            autocompletion=completion.names("networks"),
-        ),
-    ],
-    student: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDENT",
-            help="a network, see list networks",
-            show_default=False,
-            autocompletion=completion.names("networks"),
-        ),
-    ],
+    teacher: Annotated[str, _network("TEACHER", "a network, see list networks")],
+    student: Annotated[str, _network("STUDENT", "a network, see list networks")],
     loss: Annotated[
         str | None,
         typer.Option(

@@ -470,3 +470,19 @@ def test_a_figure_that_the_disk_does_not_hold(
     monkeypatch.setattr(console, "write_figures", fill)
     main(["run-study", tiny_study.__file__, "--out", str(tmp_path), "--set", "steps=20"])
     assert "no figure, OSError: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
+def test_a_figure_that_fails_after_a_file_was_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a study's own function raises is said, not what it was handling."""
+
+    def look(*arguments: object) -> None:
+        try:
+            Path("/no/such/style").read_text()
+        except OSError:
+            raise ValueError("no style") from None
+
+    monkeypatch.setattr(console, "write_figures", look)
+    main(["run-study", tiny_study.__file__, "--out", str(tmp_path), "--set", "steps=20"])
+    assert "no figure, ValueError: no style" in capsys.readouterr().err
